@@ -1,0 +1,153 @@
+"""Drawings of Google's Quick, Draw! (CC BY 4.0): strokes from ndjson files, rendered as sketches."""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import PIL.Image
+import PIL.ImageDraw
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# The Sketchy classes that Quick, Draw! has under another name; the rest are found by their spelling.
+SKETCHY_WORDS = {
+    "ape": "monkey",
+    "cabin": "house",
+    "car_(sedan)": "car",
+    "crocodilian": "crocodile",
+    "motorcycle": "motorbike",
+    "racket": "tennis racquet",
+    "songbird": "bird",
+    "wading_bird": "flamingo",
+}
+
+_OVERSAMPLING = 4
+
+
+def sketchy_words(class_names: Iterable[str], words: Iterable[str]) -> dict[str, str]:
+    """Find the Quick, Draw! word that draws each Sketchy class.
+
+    Names are the same if they differ only in case, spaces, hyphens and underscores (``"hotdog"`` is drawn by
+    ``"hot dog"``); ``SKETCHY_WORDS`` holds the others. Classes that no word draws are left out.
+
+    Args:
+        class_names: Sketchy's names.
+        words: the words there are drawings of.
+
+    Returns:
+        The word for each class, in the order of the classes.
+    """
+    by_spelling = {_spelling(word): word for word in words}
+    wanted = {name: _spelling(SKETCHY_WORDS.get(name, name)) for name in class_names}
+    return {name: by_spelling[word] for name, word in wanted.items() if word in by_spelling}
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.lower())
+
+
+def render_strokes(
+    strokes: Sequence[Sequence[Sequence[float]]], size: int = 256, width: int = 3
+) -> PIL.Image.Image:
+    """Draw strokes in black on white, centred, as large as a margin of a sixteenth of the side allows.
+
+    Args:
+        strokes: for each stroke its x and its y values; what follows them (times, in raw files) is ignored.
+        size: side of the picture in pixels.
+        width: of the line, in pixels.
+
+    Returns:
+        An antialiased greyscale picture (mode ``L``).
+
+    Raises:
+        ValueError: no points, or x and y of different lengths.
+    """
+    lines = [list(zip(xs, ys, strict=True)) for xs, ys, *_ in strokes]
+    points = [point for line in lines for point in line]
+    if not points:
+        raise ValueError("the drawing has no points")
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    top, bottom = min(y for _, y in points), max(y for _, y in points)
+
+    side = size * _OVERSAMPLING
+    pen = width * _OVERSAMPLING
+    room = side - 2 * (side // 16) - pen
+    scale = room / (max(right - left, bottom - top) or 1)  # a single dot has no extent
+    shift_x = (side - (left + right) * scale) / 2
+    shift_y = (side - (top + bottom) * scale) / 2
+
+    picture = PIL.Image.new("L", (side, side), 255)
+    draw = PIL.ImageDraw.Draw(picture)
+    for line in lines:
+        path = [(x * scale + shift_x, y * scale + shift_y) for x, y in line]
+        draw.line(path, fill=0, width=pen, joint="curve")
+        for x, y in (path[0], path[-1]) if path else ():  # round ends, and the only ink of a dot
+            draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=0)
+    return picture.reduce(_OVERSAMPLING)
+
+
+def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None) -> "Dataset":
+    """Load drawings from a folder of ``<word>.ndjson`` files, one drawing a line.
+
+    The drawings are rendered now and held in memory as PNG, a few kB each.
+
+    Args:
+        folder: where the files lie.
+        classes: for each class the word that draws it; only these are loaded. Default: each word in the
+            folder is a class.
+
+    Returns:
+        The columns ``image`` (256 x 256, RGB when decoded), ``label`` (sorted class names) and ``id``
+        (``"cat/5201136883597312"``: the word and the drawing's key).
+        Before joining it with data that number classes otherwise: ``align_labels_with_mapping``.
+
+    Raises:
+        FileNotFoundError: no such folder, no ndjson files in it, or none for some of the words.
+        ValueError: a line that is not a drawing, named by file and number.
+    """
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    files = _word_files(Path(folder))
+    classes = classes if classes is not None else {word: word for word in files}
+    missing = sorted(word for word in classes.values() if word not in files)
+    if missing:
+        raise FileNotFoundError(f"no {', '.join(f'{word}.ndjson' for word in missing)} in {folder}")
+
+    names = sorted(classes)
+    images, labels, ids = [], [], []
+    for name in names:
+        word = classes[name]
+        for key, png in _drawings(files[word]):
+            images.append({"bytes": png, "path": None})
+            labels.append(name)
+            ids.append(f"{word}/{key}")
+    features = {"image": Image(mode="RGB"), "label": ClassLabel(names=names), "id": Value("string")}
+    return Dataset.from_dict({"image": images, "label": labels, "id": ids}, features=Features(features))
+
+
+def _word_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder} (expected one with <word>.ndjson files)")
+    files = {path.stem: path for path in sorted(folder.glob("*.ndjson")) if not path.name.startswith(".")}
+    if not files:
+        raise FileNotFoundError(f"no <word>.ndjson files in {folder}")
+    return files
+
+
+def _drawings(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the key and the PNG of each drawing in a file."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                drawing = json.loads(line)
+                picture = render_strokes(drawing["drawing"])
+                key = drawing["key_id"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: not a Quick, Draw! drawing: {error!r}") from error
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            yield key, buffer.getvalue()

@@ -1,0 +1,183 @@
+"""What every search engine for codes offers, and the checks that none of them should have to repeat."""
+
+import operator
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsh_hf.codes import Codes, check_codes
+
+Ids = NDArray[Any]  # int64, or Python strs in an array of dtype object
+GivenIds = Sequence[int] | Sequence[str] | Ids | int | str
+Found = tuple[NDArray[np.int64], Ids]  # distances and ids
+
+
+class IndexFileError(ValueError):
+    """The file is truncated, altered, of a newer format, or not an index at all."""
+
+
+class IndexMismatchError(ValueError):
+    """The index is sound, but made for another engine, code length or model."""
+
+
+class Index(ABC):
+    """Packed binary codes under ids, searched by Hamming distance.
+
+    Results come in the order (distance, insertion). One index holds either int or str ids. Searches may run
+    while another thread adds or removes: every method takes the index's lock.
+
+    Attributes:
+        engine: name of the search engine.
+        bits: length of the codes.
+        fingerprint: fingerprint of the model that made the codes, where known.
+    """
+
+    engine: ClassVar[str]
+
+    def __init__(self, *, bits: int, fingerprint: str | None = None) -> None:
+        if bits < 1:
+            raise ValueError(f"bits must be at least 1, got {bits}")
+        self.bits = bits
+        self.fingerprint = fingerprint
+        self._lock = threading.RLock()
+
+    def add(self, codes: ArrayLike, ids: GivenIds | None = None) -> None:
+        """Add codes.
+
+        Args:
+            codes: uint8 codes of shape ``(n, ceil(bits / 8))``, or one code of shape ``(ceil(bits / 8),)``.
+            ids: one int or str each, unique in the index; running integers when left out.
+
+        Raises:
+            ValueError: codes of another shape or dtype, or ids that repeat, are in the index already, are of
+                another kind than those in it, or are not one a code. Nothing has been added then.
+        """
+        rows, _ = self._as_rows(codes, "codes")
+        checked = None if ids is None else check_ids(ids)
+        if checked is not None and len(checked) != len(rows):
+            raise ValueError(f"ids must be one a code: got {len(checked)} ids for {len(rows)} codes")
+        if len(rows):
+            with self._lock:
+                self._add(rows, checked)
+
+    def search(self, codes: ArrayLike, k: int) -> Found:
+        """Find the k nearest items of every query.
+
+        Args:
+            codes: uint8 queries of shape ``(n, ceil(bits / 8))``, or one of shape ``(ceil(bits / 8),)``.
+            k: how many to find, at least 1.
+
+        Returns:
+            int64 distances and ids, both of shape ``(n, k')`` with ``k' = min(k, len(index))``; of shape
+            ``(k',)`` for one query.
+        """
+        queries, single = self._as_rows(codes, "queries")
+        k = operator.index(k)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        with self._lock:
+            distances, ids = self._search(queries, min(k, len(self)))
+        return (distances[0], ids[0]) if single else (distances, ids)
+
+    def search_radius(self, codes: ArrayLike, r: int) -> Found | list[Found]:
+        """Find every item within Hamming distance ``r`` of each query; exact in every engine.
+
+        Args:
+            codes: uint8 queries, as in :meth:`search`.
+            r: greatest distance, at least 0.
+
+        Returns:
+            A list with one pair of 1-D arrays (int64 distances, ids) a query; the pair alone for one query.
+        """
+        queries, single = self._as_rows(codes, "queries")
+        r = operator.index(r)
+        if r < 0:
+            raise ValueError(f"r must be at least 0, got {r}")
+        with self._lock:
+            found = self._search_radius(queries, min(r, self.bits))
+        return found[0] if single else found
+
+    def remove(self, ids: GivenIds) -> None:
+        """Remove items by id.
+
+        Raises:
+            KeyError: an id that is not in the index; nothing has been removed then.
+        """
+        checked = check_ids(ids, unique=False)
+        if len(checked):
+            with self._lock:
+                self._remove(checked)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the items."""
+
+    @abstractmethod
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the index to ``path``, whole or not at all; its folder is made where missing."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls, path: str | PathLike[str], *, bits: int | None = None, fingerprint: str | None = None
+    ) -> Self:
+        """Open a saved index; ``bits`` and ``fingerprint``, where given, must be those it was saved with.
+
+        Raises:
+            FileNotFoundError: no such file.
+            IndexFileError: the file is truncated, altered, of a newer format, or no index.
+            IndexMismatchError: made by another engine, or for another code length or model.
+        """
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Describe the index: engine, bits, fingerprint, items, distinct codes, bytes of memory."""
+
+    @abstractmethod
+    def _add(self, codes: Codes, ids: Ids | None) -> None: ...
+
+    @abstractmethod
+    def _search(self, queries: Codes, k: int) -> Found: ...
+
+    @abstractmethod
+    def _search_radius(self, queries: Codes, r: int) -> list[Found]: ...
+
+    @abstractmethod
+    def _remove(self, ids: Ids) -> None: ...
+
+    def _as_rows(self, codes: ArrayLike, name: str) -> tuple[Codes, bool]:
+        array = np.asarray(codes)
+        single = array.ndim == 1
+        return check_codes(array[None] if single else array, self.bits, name), single
+
+
+def check_ids(ids: GivenIds, unique: bool = True) -> Ids:
+    """Give ids as a 1-D int64 array, or as an array of dtype object that holds strs.
+
+    Raises:
+        ValueError: neither all ints nor all strs, ints beyond 64 bits, or an id that repeats.
+    """
+    if isinstance(ids, (str, int, np.integer)):
+        values: list[Any] = [ids]  # one id, not a string of one-letter ids
+    else:
+        values = np.atleast_1d(ids).tolist() if isinstance(ids, np.ndarray) else list(ids)
+    if all(isinstance(value, str) for value in values):
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+    elif all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values):
+        try:
+            array = np.array(values, dtype=np.int64)
+        except OverflowError:
+            raise ValueError("ids that are ints must fit in 64 bits; give greater ones as strs") from None
+    else:
+        raise ValueError("ids must be all ints or all strs")
+    if unique and len(set(values)) < len(values):
+        repeated = Counter(values).most_common(1)[0][0]
+        raise ValueError(f"id {repeated!r} is given more than once")
+    return array

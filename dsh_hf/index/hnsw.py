@@ -1,0 +1,104 @@
+"""Approximate search on a navigable small world graph, by hnswlib.
+
+hnswlib knows no Hamming distance, but on {0, 1} floats its squared Euclidean distance is just that. The graph
+holds distinct codes alone: many equal ones cut it into parts that no search leaves.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsh_hf.codes import Codes, hamming_distances
+from dsh_hf.index.exact import ExactIndex
+from dsh_hf.index.files import Tensors
+from dsh_hf.index.local import Places, Rows
+
+M = 16  # links a code
+EF_CONSTRUCTION = 100  # candidates kept while a code is linked
+EF = 200  # candidates kept in a search, or twice k where that is more
+CHUNK = 16_384  # codes unpacked to floats at a time
+
+
+class HnswIndex(ExactIndex):
+    """The hnswlib index: nearest items nearly always, in the exact order by their exact distances.
+
+    Where the graph has no full answer, and in :meth:`search_radius`, the codes are compared one and all.
+    """
+
+    engine = "hnsw"
+
+    def __init__(self, *, bits: int, fingerprint: str | None = None) -> None:
+        try:
+            import hnswlib
+        except ImportError as error:
+            raise ImportError('hnswlib is not installed: pip install "dsh-hf[hnsw]"') from error
+        super().__init__(bits=bits, fingerprint=fingerprint)
+        self._make = hnswlib.Index
+        self._clear_graph()
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the index as :meth:`Index.stats` does, and the graph's settings."""
+        with self._lock:
+            stats = super().stats()
+            stats["bytes"] += self._graph.index_file_size()
+            return stats | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": EF}
+
+    def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
+        k = min(k, self._live_rows)
+        for start in range(0, len(queries), CHUNK):
+            yield from self._ask(queries[start : start + CHUNK], k)
+
+    def _ask(self, queries: Codes, k: int) -> Iterator[Rows]:
+        self._graph.set_ef(max(EF, 2 * k))
+        try:
+            found, _ = self._graph.knn_query(self._floats(queries), k=k)
+        except RuntimeError:  # hnswlib gives nothing at all when one query finds fewer than k
+            if len(queries) == 1:
+                yield from super()._rows_near(queries, k)
+            else:
+                for query in queries:
+                    yield from self._ask(query[None], k)
+            return
+        for query, rows in zip(queries, found.astype(np.int64), strict=True):
+            yield rows, hamming_distances(query[None], self._codes(rows))[0]
+
+    def _rows_live(self, rows: Places) -> None:
+        held = self._graph.get_current_count()
+        for row in rows[rows < held].tolist():
+            self._graph.unmark_deleted(row)
+        new = rows[rows >= held]
+        if held + new.size > self._graph.get_max_elements():
+            self._graph.resize_index(max(2 * held, held + new.size))
+        for start in range(0, new.size, CHUNK):
+            chunk = new[start : start + CHUNK]
+            self._graph.add_items(self._floats(self._codes(chunk)), chunk)
+
+    def _rows_empty(self, rows: Places) -> None:
+        for row in rows.tolist():
+            self._graph.mark_deleted(row)
+
+    def _rows_renumbered(self) -> None:
+        self._clear_graph()
+        self._rows_live(np.arange(self._live_rows))
+
+    def _clear_graph(self) -> None:
+        self._graph = self._make("l2", self.bits)
+        self._graph.init_index(max_elements=1024, M=M, ef_construction=EF_CONSTRUCTION, random_seed=0)
+
+    def _state(self) -> tuple[dict[str, Any], Tensors]:
+        # What hnswlib gives to be pickled, without the pickle: codes and graph are one file, one checksum.
+        state = self._graph.__getstate__()[0]
+        tensors = {f"graph.{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+        return {"graph": plain}, tensors
+
+    def _restore(self, header: dict[str, Any], tensors: Tensors) -> None:
+        arrays = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("graph.")}
+        here = {"num_threads": self._graph.num_threads}  # not those of the machine that saved it
+        self._graph = self._make(params=header["graph"] | arrays | here)
+
+    def _floats(self, codes: Codes) -> NDArray[np.float32]:
+        """Unpack codes into the floats of the graph, always ``bits`` wide: hnswlib itself checks no width."""
+        return np.unpackbits(codes, axis=1, count=self.bits).astype(np.float32)

@@ -1,0 +1,439 @@
+"""DSHModel: three streams of networks that turn sketches and images into codes of one Hamming space."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dsh_hf.codes import Codes, pack_signs
+from dsh_hf.configuration import DSHConfig
+from dsh_hf.encoders import LateFusion, SketchHead, build_trunk, share_convolutions
+from dsh_hf.files import write_atomically
+from dsh_hf.processing import Picture, prepare_image, prepare_sketch, sketch_to_tensor_layout
+from dsh_hf.tokens import TokenNetwork
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be opened; the message names the file and the way out."""
+
+
+class DSHModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="dsh-hf",
+    pipeline_tag="image-feature-extraction",
+    license="apache-2.0",
+    paper_url="https://arxiv.org/abs/1703.05605",
+    tags=["sketch-based-image-retrieval", "hashing", "image-retrieval", "arxiv:1703.05605"],
+):
+    """Deep Sketch Hashing: sketches and images to binary codes (Liu et al., CVPR 2017, section 4).
+
+    Free-hand sketches go through the sketch trunk and head. An image goes through its own trunk, and its
+    sketch-token, a line drawing that a small network makes of it, through a twin of the sketch trunk which
+    shares the convolutions; late fusion joins the two. The sign of each output is one bit of the code.
+
+    Example:
+        >>> model = DSHModel.from_pretrained("model_card/dsh-sketchy-subset")  # doctest: +SKIP
+        >>> model.encode_images(["a.jpg", "b.png"]).shape  # doctest: +SKIP
+        (2, 8)
+    """
+
+    _image_mean: Tensor
+    _image_std: Tensor
+    _sketch_mean: Tensor
+    _sketch_std: Tensor
+
+    def __init__(self, config: DSHConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = TokenNetwork(config.token_width)
+        self.sketch_trunk = build_trunk(config.sketch_backbone)
+        self.token_trunk = share_convolutions(self.sketch_trunk)
+        self.image_trunk = build_trunk(config.image_backbone)
+        self.sketch_head = SketchHead(
+            self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, config.bits
+        )
+        self.image_head = LateFusion(
+            self.token_trunk.features + self.image_trunk.features,
+            config.fusion_hidden,
+            config.fusion_dropout,
+            config.bits,
+        )
+        for name in ("image_mean", "image_std", "sketch_mean", "sketch_std"):
+            value = torch.tensor(getattr(config, name)).reshape(1, 3, 1, 1)
+            self.register_buffer(f"_{name}", value, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights are on."""
+        return next(self.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the config and of the weights as they are stored, in hex.
+
+        Codes of two models go together only if their fingerprints are equal.
+        """
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, tensor in sorted(self._stored_tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def sketch_outputs(self, sketches: Tensor) -> Tensor:
+        """Give the hash layer's outputs F2 for sketches.
+
+        Args:
+            sketches: pixels in 0..255 of shape ``(n, 3, sketch_size, sketch_size)``, ink dark on white.
+
+        Returns:
+            Real values of shape ``(n, bits)``; the code is their sign.
+        """
+        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+
+    def image_outputs(self, images: Tensor) -> Tensor:
+        """Give the hash layer's outputs F1 for images; their sketch-tokens are made on the way.
+
+        Args:
+            images: RGB pixels in 0..255 of shape ``(n, 3, image_size, image_size)``.
+
+        Returns:
+            Real values of shape ``(n, bits)``; the code is their sign.
+        """
+        token_features = self.token_features(self.sketch_tokens(images))
+        return self.image_head(token_features, self.image_features(images))
+
+    def sketch_tokens(self, images: Tensor) -> Tensor:
+        """Draw the sketch-tokens of images.
+
+        Args:
+            images: RGB pixels in 0..255 of shape ``(n, 3, h, w)``.
+
+        Returns:
+            Lines on paper (0 is ink, 1 is paper) of shape ``(n, 1, sketch_size, sketch_size)``.
+        """
+        size = (self.config.sketch_size, self.config.sketch_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return self.tokens(images / 255)
+
+    def token_features(self, tokens: Tensor) -> Tensor:
+        """Give the features of sketch-tokens of shape ``(n, 1, sketch_size, sketch_size)``, 0..1."""
+        return self.token_trunk(self._normalise_sketches(tokens.expand(-1, 3, -1, -1)))
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Give the image trunk's features of RGB pixels in 0..255, shape ``(n, 3, image_size, image_size)``."""
+        pixels = images / 255
+        if self.config.channel_order == "bgr":
+            pixels = pixels.flip(1)
+        return self.image_trunk((pixels - self._image_mean) / self._image_std)
+
+    def _normalise_sketches(self, sketches: Tensor) -> Tensor:
+        return (sketches - self._sketch_mean) / self._sketch_std
+
+    def encode_sketches(
+        self,
+        inputs: Picture | Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Codes:
+        """Turn free-hand sketches into hash codes.
+
+        Args:
+            inputs: one drawing or many: paths, PIL images, arrays or a ``datasets`` column. Black on white,
+                white on black, transparent, scanned or photographed: all become the same canonical sketch.
+            batch_size: pictures that go through the networks at once.
+            device: where to compute; by default where the model is, and the model stays there.
+            show_progress_bar: ``None`` shows one from a thousand pictures on.
+
+        Returns:
+            uint8 codes of shape ``(n, ceil(bits / 8))``, or ``(ceil(bits / 8),)`` for one drawing.
+
+        Raises:
+            PictureError: a file is no picture, is damaged, or is an empty sketch; the message names it.
+        """
+
+        def prepare(picture: Picture) -> NDArray[np.uint8]:
+            return sketch_to_tensor_layout(prepare_sketch(picture, self.config.sketch_size))
+
+        return self._encode(inputs, prepare, self.sketch_outputs, batch_size, device, show_progress_bar)
+
+    def encode_images(
+        self,
+        inputs: Picture | Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Codes:
+        """Turn natural images into hash codes; one picture in, one code out.
+
+        Args:
+            inputs: one picture or many: paths, PIL images, arrays or a ``datasets`` column.
+            batch_size: pictures that go through the networks at once.
+            device: where to compute; by default where the model is, and the model stays there.
+            show_progress_bar: ``None`` shows one from a thousand pictures on.
+
+        Returns:
+            uint8 codes of shape ``(n, ceil(bits / 8))``, or ``(ceil(bits / 8),)`` for one picture.
+
+        Raises:
+            PictureError: a file is no picture or is damaged; the message names it.
+        """
+
+        def prepare(picture: Picture) -> NDArray[np.uint8]:
+            return prepare_image(picture, self.config.image_size)
+
+        return self._encode(inputs, prepare, self.image_outputs, batch_size, device, show_progress_bar)
+
+    def _encode(
+        self,
+        inputs: Picture | Sequence[Picture],
+        prepare: Callable[[Picture], NDArray[np.uint8]],
+        outputs: Callable[[Tensor], Tensor],
+        batch_size: int,
+        device: str | torch.device | None,
+        show_progress_bar: bool | None,
+    ) -> Codes:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        single = _is_one_picture(inputs)
+        pictures: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
+        if len(pictures) == 0:
+            return np.zeros((0, (self.config.bits + 7) // 8), dtype=np.uint8)
+        target = torch.device(device) if device is not None else self.device
+        home, was_training = self.device, self.training
+        show = len(pictures) >= 1000 if show_progress_bar is None else show_progress_bar
+        codes = []
+        try:
+            self.to(target).eval()
+            with (
+                torch.inference_mode(),
+                tqdm(total=len(pictures), desc="encode", unit="picture", disable=not show) as bar,
+            ):
+                for batch in prepared_batches(pictures, prepare, batch_size):
+                    pixels = (
+                        torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).float()
+                    )  # a view: already channels last
+                    codes.append(pack_signs(outputs(pixels).float().cpu().numpy()))
+                    bar.update(len(batch))
+        finally:
+            self.to(home).train(was_training)
+        result = np.concatenate(codes)
+        return result[0] if single else result
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        id_or_path: str | os.PathLike,
+        *,
+        bits: int | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+    ) -> "DSHModel":
+        """Open a checkpoint: a local folder, or a repository on the Hugging Face Hub.
+
+        Args:
+            id_or_path: a folder with ``config.json`` and ``model.safetensors``, or ``"org/name"``.
+            bits: the code length you rely on; another one than the checkpoint's is an error.
+            device: where to put the model; the CPU by default.
+            revision: branch, tag or commit on the Hub.
+            token: access token for private repositories; by default the one you are logged in with.
+            cache_dir: where downloads are kept.
+            local_files_only: never ask the network.
+
+        Returns:
+            The model, ready to encode (``eval`` mode, float32).
+
+        Raises:
+            CheckpointError: no such folder or repository, a file is missing or damaged, or the weights do not
+                fit the config. Nothing is ever filled with random weights.
+        """
+        folder = _checkpoint_folder(id_or_path, revision, token, cache_dir, local_files_only)
+        config = _read_config(folder / CONFIG_NAME)
+        if bits is not None and bits != config.bits:
+            raise CheckpointError(
+                f"{id_or_path} makes codes of {config.bits} bits, not {bits}: open it with bits={config.bits}, or "
+                f"train a model with `dsh-hf train --bits {bits}`"
+            )
+        model = cls(config)
+        model._load_weights(folder / WEIGHTS_NAME)
+        # Channels last is more than twice as fast on CPUs.
+        model.to(memory_format=torch.channels_last)
+        return model.to(device or "cpu").eval()
+
+    def _load_weights(self, path: Path) -> None:
+        import safetensors
+
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged or truncated ({error}): download or copy it again") from error
+        expected = self.own_tensors()
+        missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
+        if missing or surplus:
+            raise CheckpointError(
+                f"{path} does not fit its {CONFIG_NAME}: missing {missing[:3]} ({len(missing)} in all), "
+                f"unknown {surplus[:3]} ({len(surplus)} in all); use the two files of one checkpoint"
+            )
+        for name, tensor in expected.items():
+            if tensor.shape != stored[name].shape:
+                raise CheckpointError(
+                    f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {tuple(stored[name].shape)}, "
+                    f"expected {tuple(tensor.shape)}"
+                )
+            with torch.no_grad():
+                tensor.copy_(stored[name])
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Give every tensor of the model once, by name: the shared convolutions under the sketch trunk's."""
+        seen: set[int] = set()
+        own = {}
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen and not name.endswith("num_batches_tracked"):
+                seen.add(id(tensor))
+                own[name] = tensor
+        return own
+
+    def _stored_tensors(self) -> dict[str, Tensor]:
+        """Give the tensors as a checkpoint holds them: matrices and kernels in ``config.dtype``.
+
+        Vectors (biases, BatchNorm) stay in float32: they are a few percent of the bytes, and running
+        variances leave float16's range.
+        """
+        dtype = getattr(torch, self.config.dtype)
+        return {
+            name: tensor.detach().cpu().to(dtype if tensor.ndim > 1 else torch.float32).contiguous()
+            for name, tensor in self.own_tensors().items()
+        }
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save
+
+        write_atomically(save_directory / WEIGHTS_NAME, save(self._stored_tensors(), metadata={"format": "pt"}))
+
+
+def _is_one_picture(inputs: Any) -> bool:
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 2 or (inputs.ndim == 3 and inputs.shape[2] in (1, 3, 4))
+    return isinstance(inputs, str | os.PathLike | Image.Image | Mapping)
+
+
+def prepared_batches(
+    pictures: Sequence[Any], prepare: Callable[[Any], NDArray[np.uint8]], batch_size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode in threads, one batch ahead of the networks."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+
+        def begin(start: int) -> list:
+            chunk = (pictures[i] for i in range(start, min(start + batch_size, len(pictures))))
+            return [pool.submit(prepare, picture) for picture in chunk]
+
+        upcoming = begin(0)
+        for start in range(batch_size, len(pictures) + batch_size, batch_size):
+            current, upcoming = upcoming, begin(start)
+            try:
+                yield np.stack([job.result() for job in current])
+            except BaseException:
+                for job in [*current, *upcoming]:
+                    job.cancel()
+                raise
+
+
+def _checkpoint_folder(
+    id_or_path: str | os.PathLike,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike | None,
+    local_files_only: bool,
+) -> Path:
+    """Find a checkpoint's folder, downloading its two files from the Hub where need be."""
+    name = os.fspath(id_or_path)
+    if Path(name).is_dir():
+        return Path(name)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
+    if looks_local:
+        raise CheckpointError(f"{name}: no such folder; give a checkpoint's folder or a Hub id like org/name")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        paths = [
+            hf_hub_download(
+                name,
+                file,
+                revision=revision,
+                token=token,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                local_files_only=local_files_only,
+                library_name="dsh-hf",
+            )
+            for file in (CONFIG_NAME, WEIGHTS_NAME)
+        ]
+    except HFValidationError as error:
+        raise CheckpointError(f"{name} is neither a folder nor a Hub id like org/name") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: no such folder here, and no such repository on the Hub (or it is private: log in with "
+            "`hf auth login` or pass token=)"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} on the Hub is not a dsh_hf checkpoint: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is not in the local cache and the Hub was not reached: check the name and the network"
+        ) from error
+    except HfHubHTTPError as error:
+        raise CheckpointError(f"{name}: the Hub answered {error}") from error
+    return Path(paths[0]).parent
+
+
+def _read_config(path: Path) -> DSHConfig:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): download or copy it again") from error
+    if not isinstance(settings, dict) or "bits" not in settings:
+        raise CheckpointError(f"{path} is not the config of a dsh_hf checkpoint: it has no 'bits'")
+    known = {field.name for field in fields(DSHConfig)}
+    try:
+        return DSHConfig(**{key: value for key, value in settings.items() if key in known})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -1,0 +1,218 @@
+"""The objective J and its discrete steps: the shared basis D, and the codes B_I and B_S bit by bit.
+
+Items are rows here, columns in the paper: ``image_codes`` is B_I' of shape ``(n1, bits)``. The similarity matrix W
+(n1 x n2) is never built: everything it is needed for is a sum over the codes of a class.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Mode = Literal["balanced", "paper"]
+
+# The Gram matrix of the D step is singular when two bits agree on every item.
+RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Losses:
+    """J and its three parts, each with its weight in J."""
+
+    pairwise: float
+    semantic: float
+    quantization: float
+
+    @property
+    def total(self) -> float:
+        """J itself."""
+        return self.pairwise + self.semantic + self.quantization
+
+
+class Objective:
+    """J of the paper's equation 5 for given labels and word vectors, with the steps that lower it.
+
+    ``balanced`` weights a pair of the same class so that all same-class pairs count as much as all others,
+    and divides each loss by its number of terms (pairs of unit similarity, word-vector entries, bits), so that
+    ``semantic_weight`` (lambda) and ``quantization_weight`` (gamma) are of order 0.01 to 1. ``paper`` is the
+    published form: unweighted sums.
+
+    Args:
+        image_labels: int class labels of the images, shape ``(n1,)``.
+        sketch_labels: int class labels of the sketches, shape ``(n2,)``.
+        word_vectors: phi, one row for each class, shape ``(classes, d)``.
+        bits: length of the codes.
+        semantic_weight: lambda.
+        quantization_weight: gamma.
+        mode: ``"balanced"`` or ``"paper"``.
+
+    Raises:
+        ValueError: a label has no word vector, or one view has no items.
+    """
+
+    def __init__(
+        self,
+        image_labels: NDArray,
+        sketch_labels: NDArray,
+        word_vectors: NDArray,
+        bits: int,
+        semantic_weight: float = 0.1,
+        quantization_weight: float = 0.1,
+        mode: Mode = "balanced",
+    ) -> None:
+        if len(image_labels) == 0 or len(sketch_labels) == 0:
+            raise ValueError("the objective needs at least one image and one sketch")
+        classes = len(word_vectors)
+        for name, labels in (("image", image_labels), ("sketch", sketch_labels)):
+            if labels.min() < 0 or labels.max() >= classes:
+                raise ValueError(f"{name} labels must lie in 0..{classes - 1}: one word vector for each class")
+        if mode not in ("balanced", "paper"):
+            raise ValueError(f"mode must be 'balanced' or 'paper', got {mode!r}")
+        self.bits = bits
+        self.labels = {"image": np.asarray(image_labels), "sketch": np.asarray(sketch_labels)}
+        self.classes = classes
+        vectors = np.asarray(word_vectors, dtype=np.float32)
+        n1, n2 = len(image_labels), len(sketch_labels)
+        counts = self._class_counts("image").astype(np.float64), self._class_counts("sketch").astype(np.float64)
+        same = float(counts[0] @ counts[1])
+        if mode == "paper":
+            self.vectors = vectors
+            self.same_weight = 1.0
+            self.pair_scale = 1.0
+            self.semantic_scale = {"image": semantic_weight, "sketch": semantic_weight}
+            self.quantization_scale = {"image": quantization_weight, "sketch": quantization_weight}
+            return
+        vectors = vectors - vectors.mean(axis=0)
+        self.vectors = vectors / max(float(np.sqrt(np.mean(vectors**2))), 1e-12)
+        others = n1 * n2 - same
+        self.same_weight = max(others / same, 1.0) if same > 0 else 1.0
+        self.pair_scale = 1 / ((self.same_weight * same + others) * bits**2)
+        self.semantic_scale = {
+            "image": semantic_weight / (n1 * vectors.shape[1]),
+            "sketch": semantic_weight / (n2 * vectors.shape[1]),
+        }
+        self.quantization_scale = {
+            "image": quantization_weight / (n1 * bits),
+            "sketch": quantization_weight / (n2 * bits),
+        }
+
+    def basis(self, image_codes: Array, sketch_codes: Array) -> Array:
+        """Give the D that minimises J for the codes at hand (equation 7), shape ``(d, bits)``."""
+        gram = np.zeros((self.bits, self.bits), dtype=np.float64)
+        target = np.zeros((self.vectors.shape[1], self.bits), dtype=np.float64)
+        weight = 0.0
+        for view, codes in (("image", image_codes), ("sketch", sketch_codes)):
+            scale = self.semantic_scale[view]
+            gram += scale * (codes.T @ codes)
+            target += scale * (self.vectors.T @ self._class_sums(view, codes))
+            weight += scale * len(codes)
+        gram += RIDGE * max(weight, 1e-30) * np.eye(self.bits)
+        return np.linalg.solve(gram, target.T).T.astype(np.float32)
+
+    def update_image_codes(self, codes: Array, others: Array, basis: Array, outputs: Array) -> Array:
+        """Update B_I one bit at a time (equation 9), the bits updated so far already in use.
+
+        Args:
+            codes: B_I before, -1 and +1, shape ``(n1, bits)``.
+            others: B_S, shape ``(n2, bits)``.
+            basis: D, shape ``(d, bits)``.
+            outputs: F1, the networks' real outputs for the images, shape ``(n1, bits)``.
+
+        Returns:
+            B_I after; J is not higher.
+        """
+        return self._update("image", codes, others, basis, outputs)
+
+    def update_sketch_codes(self, codes: Array, others: Array, basis: Array, outputs: Array) -> Array:
+        """Update B_S one bit at a time (equation 10): :meth:`update_image_codes` with the views exchanged."""
+        return self._update("sketch", codes, others, basis, outputs)
+
+    def losses(
+        self,
+        image_codes: Array,
+        sketch_codes: Array,
+        basis: Array,
+        image_outputs: Array,
+        sketch_outputs: Array,
+    ) -> Losses:
+        """Compute J (equation 5) without W."""
+        semantic = quantization = 0.0
+        for view, codes, outputs in (
+            ("image", image_codes, image_outputs),
+            ("sketch", sketch_codes, sketch_outputs),
+        ):
+            residual = self.vectors[self.labels[view]] - codes @ basis.T
+            semantic += self.semantic_scale[view] * float(np.sum(residual**2, dtype=np.float64))
+            quantization += self.quantization_scale[view] * float(np.sum((outputs - codes) ** 2, dtype=np.float64))
+        return Losses(self._pairwise(image_codes, sketch_codes), semantic, quantization)
+
+    def _pairwise(self, image_codes: Array, sketch_codes: Array) -> float:
+        """Sum w_ij (bits W_ij - b_i'b_j)^2 by expanding the square: squares, cross terms, squared products."""
+        image_sums = self._class_sums("image", image_codes).astype(np.float64)
+        sketch_sums = self._class_sums("sketch", sketch_codes).astype(np.float64)
+        gram_image, gram_sketch = image_codes.T @ image_codes, sketch_codes.T @ sketch_codes
+        same = float(self._class_counts("image").astype(np.float64) @ self._class_counts("sketch"))
+        others = len(image_codes) * len(sketch_codes) - same
+        same_products = float(np.sum(image_sums * sketch_sums))
+        all_products = float(image_sums.sum(axis=0) @ sketch_sums.sum(axis=0))
+        total = self.bits**2 * (self.same_weight * same + others)
+        total -= 2 * self.bits * ((self.same_weight + 1) * same_products - all_products)
+        total += float(np.sum(gram_image.astype(np.float64) * gram_sketch))
+        if self.same_weight != 1:
+            for _, rows_i, rows_s in self._shared_classes():
+                grams = [codes.T @ codes for codes in (image_codes[rows_i], sketch_codes[rows_s])]
+                total += (self.same_weight - 1) * float(np.sum(grams[0].astype(np.float64) * grams[1]))
+        return self.pair_scale * total
+
+    def _update(self, view: str, codes: Array, others: Array, basis: Array, outputs: Array) -> Array:
+        other_view = "sketch" if view == "image" else "image"
+        sums = self._class_sums(other_view, others)
+        everything = sums.sum(axis=0)
+        rows_of, other_rows_of = self._rows_by_class(view), self._rows_by_class(other_view)
+        semantic, quantization = self.semantic_scale[view], self.quantization_scale[view]
+        shared_gram = self.pair_scale * (others.T @ others) + semantic * (basis.T @ basis)
+        updated = codes.copy()
+        for label, rows in enumerate(rows_of):
+            if len(rows) == 0:
+                continue
+            own = others[other_rows_of[label]]
+            gram = shared_gram + self.pair_scale * (self.same_weight - 1) * (own.T @ own)
+            linear = self.pair_scale * self.bits * ((self.same_weight + 1) * sums[label] - everything)
+            linear = linear + semantic * (basis.T @ self.vectors[label])
+            wanted = linear + quantization * outputs[rows]
+            updated[rows] = _gauss_seidel(codes[rows], wanted, gram)
+        return updated
+
+    def _rows_by_class(self, view: str) -> list[NDArray[np.intp]]:
+        order = np.argsort(self.labels[view], kind="stable")
+        return np.split(order, np.cumsum(self._class_counts(view))[:-1])
+
+    def _shared_classes(self) -> list[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
+        pairs = zip(self._rows_by_class("image"), self._rows_by_class("sketch"), strict=True)
+        return [(label, i, s) for label, (i, s) in enumerate(pairs) if len(i) and len(s)]
+
+    def _class_counts(self, view: str) -> NDArray[np.intp]:
+        return np.bincount(self.labels[view], minlength=self.classes)
+
+    def _class_sums(self, view: str, codes: Array) -> Array:
+        sums = np.zeros((self.classes, codes.shape[1]), dtype=np.float32)
+        np.add.at(sums, self.labels[view], codes)
+        return sums
+
+
+def initial_codes(labels: NDArray, classes: int, bits: int, seed: int) -> Array:
+    """Start from one random code word a class, -1 and +1, shape ``(n, bits)``; the same for both views."""
+    words = np.random.default_rng(seed).integers(0, 2, size=(classes, bits)) * 2 - 1
+    return words[labels].astype(np.float32)
+
+
+def _gauss_seidel(codes: Array, wanted: Array, gram: Array) -> Array:
+    """Set b_k = sign(r_k - sum_{j != k} G_kj b_j) for k = 1, 2, ...; 0 keeps the old bit."""
+    codes = np.ascontiguousarray(codes.T)  # a bit is a contiguous row now
+    wanted = np.ascontiguousarray(wanted.T)
+    for k in range(len(codes)):
+        drive = wanted[k] - gram[k] @ codes + gram[k, k] * codes[k]
+        codes[k] = np.where(drive > 0, 1, np.where(drive < 0, -1, codes[k]))
+    return codes.T

