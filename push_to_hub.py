@@ -49,13 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verify(args.repo, revision, model, args.token)
     except ValueError as error:
         return _fail(2, error)
-    except (
-        HTTPError
-    ) as error:  # of the HTTP library that the client uses; the Hub's own errors derive from it
+    except HTTPError as error:  # of the HTTP library that the client uses; the Hub's own errors derive from it
         reason = getattr(error, "server_message", None) or error
-        return _fail(
-            1, f"{constants.ENDPOINT}: {reason}; check the name, the network and the token (--token)"
-        )
+        return _fail(1, f"{constants.ENDPOINT}: {reason}; check the name, the network and the token (--token)")
     except (OSError, RuntimeError) as error:
         return _fail(1, error)
     print(f"verified: {args.repo} at {revision} makes the same codes")
@@ -103,7 +99,7 @@ def check_checkpoint(folder: Path) -> "DSHModel":
             f"{folder / EVALUATION_NAME} is of a model with the fingerprint {evaluation['fingerprint']}, the "
             f"weights here have {model.fingerprint}: evaluate these weights and write the card anew"
         )
-    check_probes(model, folder)
+    check_probes(model, folder, tolerance_bits=1)  # another processor rounds sums otherwise
     return model
 
 
@@ -116,9 +112,7 @@ def send(args: argparse.Namespace) -> str:
     api = HfApi(token=args.token)
     api.create_repo(args.repo, private=args.private or None, exist_ok=True)
     if args.private and not api.repo_info(args.repo).private:
-        raise ValueError(
-            f"{args.repo} exists and is public: make it private on its page, or leave out --private"
-        )
+        raise ValueError(f"{args.repo} exists and is public: make it private on its page, or leave out --private")
     if args.revision:
         api.create_branch(args.repo, branch=args.revision, exist_ok=True)
     commit = api.upload_folder(
@@ -166,16 +160,12 @@ def _fail(code: int, error: Exception | str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Send a checkpoint to the Hugging Face Hub and verify it there."
-    )
+    parser = argparse.ArgumentParser(description="Send a checkpoint to the Hugging Face Hub and verify it there.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--repo", required=True, help="where to: org/name; created if need be")
     parser.add_argument("--private", action="store_true", help="create the repository as a private one")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to send to; created if need be")
-    parser.add_argument(
-        "--create-pr", action="store_true", help="open a pull request instead of changing main"
-    )
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
     parser.add_argument("--dry-run", action="store_true", help="check everything, send nothing")
     parser.add_argument("--token", help="access token; by default the one of `hf auth login` or HF_TOKEN")
     return parser

@@ -59,7 +59,7 @@ def distort_images(pixels: Tensor) -> Tensor:
 
 def _change_thickness(ink: Tensor) -> Tensor:
     """Thicken a third of the drawings and soften another third."""
-    choice = torch.rand(len(ink), 1, 1, 1, device="cpu").to(ink.device)
+    choice = torch.rand(len(ink), 1, 1, 1)
     thick = F.max_pool2d(ink, 3, stride=1, padding=1)
     soft = F.avg_pool2d(ink, 3, stride=1, padding=1, count_include_pad=False)
     return torch.where(choice < 1 / 3, thick, torch.where(choice < 2 / 3, (soft * 1.3).clamp(max=1), ink))

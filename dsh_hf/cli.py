@@ -3,19 +3,22 @@
 import argparse
 import json
 import logging
+import os
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf import __version__
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
+    from dsh_hf.configuration import DSHConfig
     from dsh_hf.data import Split
 
 DEFAULT_CHECKPOINT = "model_card/dsh-sketchy-subset"
@@ -44,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a model on Sketchy, and leave a checkpoint with its split and how it was made."""
-    from dsh_hf.configuration import DSHConfig
     from dsh_hf.data import class_vectors, load_quickdraw, load_sketchy, make_split
     from dsh_hf.data.openmoji import openmoji_images, openmoji_sketches
     from dsh_hf.data.quickdraw import sketchy_words
@@ -56,9 +58,10 @@ def train(arguments: argparse.Namespace) -> None:
     parts = split.select(data)
     names = data["images"].features["label"].names
     sketches, images = [parts["train_sketches"]], [parts["train_images"]]
-    sources = [_source("Sketchy", "research use; photographs from ImageNet", sum(map(len, data.values())))]
     if not arguments.validate:
         sketches.append(parts["validation_sketches"])
+    pictures = sum(map(len, [*sketches, *images]))
+    sources = [_source("Sketchy", "research use; photographs from ImageNet", pictures)]
     if arguments.quickdraw:
         words = [path.stem for path in Path(arguments.quickdraw).glob("*.ndjson")]
         drawings = load_quickdraw(arguments.quickdraw, sketchy_words(names, words))
@@ -72,33 +75,27 @@ def train(arguments: argparse.Namespace) -> None:
     if not arguments.validate:
         del parts["validation_sketches"]
     config = TrainingConfig(
-        model=DSHConfig(
-            bits=arguments.bits,
-            image_backbone=arguments.image_backbone,
-            sketch_backbone=arguments.sketch_backbone,
-            image_size=arguments.image_size,
-            sketch_size=arguments.sketch_size,
-            dtype=arguments.dtype,
-        ),
+        model=_networks(arguments),
         mode=arguments.mode,
         semantic_weight=arguments.semantic_weight,
         quantization_weight=arguments.quantization_weight,
+        code_word_weight=arguments.code_word_weight,
         rounds=arguments.rounds,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
-        imagenet_weights=not arguments.random_weights,
-        train_image_trunk=arguments.train_image_trunk,
+        imagenet_weights=not (arguments.random_weights or arguments.paper_networks),
+        train_image_trunk=bool(arguments.train_image_trunk or arguments.paper_networks),
         seed=arguments.seed,
     )
     out = Path(arguments.out)
     trainer = Trainer(config, parts, out, word_vectors=class_vectors(names), device=arguments.device)
     model = trainer.train(resume=not arguments.restart)
     split.save(out / "checkpoint" / "split.json")
-    weights = [] if arguments.random_weights else [_source(config.model.image_backbone, "Apache-2.0; ImageNet", None)]
+    weights = [_source(config.model.image_backbone, "Apache-2.0; ImageNet", None)] if config.imagenet_weights else []
     about = {
         "command": "dsh-hf " + shlex.join(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
-        "machine": f"{platform.machine()}, {platform.system()}, device {trainer.device}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {trainer.device}",
         "seed": arguments.seed,
         "data": sources,
         "initial_weights": weights,
@@ -120,6 +117,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
+    from dsh_hf.training_data import undecoded
 
     model = DSHModel.from_pretrained(arguments.checkpoint, device=arguments.device)
     data = load_sketchy(arguments.sketchy)
@@ -127,8 +125,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     parts = split.select(data)
     queries, gallery = parts["query_sketches"], parts["gallery_images"]
     began = time.perf_counter()
-    query_codes = model.encode_sketches(_undecoded(queries), show_progress_bar=True)
-    gallery_codes = model.encode_images(_undecoded(gallery), show_progress_bar=True)
+    query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
+    gallery_codes = model.encode_images(undecoded(gallery), show_progress_bar=True)
     seconds = time.perf_counter() - began
     result = measure(
         query_codes,
@@ -151,6 +149,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "split": split.name,
         "seed": split.seed,
         **result.to_dict(),
+        "precision_radius_2": result.precision_radius,
         "map_interval": [low, high],
         "map_by_class": {name: round(value, 4) for name, value in per_class.items()},
         "command": "dsh-hf " + shlex.join(arguments.given),
@@ -217,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split-seed", type=int, default=0, help="seed of the split")
     sub.add_argument("--validate", action="store_true", help="keep the validation sketches out, log mAP each round")
     sub.add_argument("--bits", type=int, default=64, help="length of the codes")
+    sub.add_argument("--paper-networks", choices=("sketchy", "tu-berlin"), help="the published networks, from scratch")
     sub.add_argument("--image-backbone", default="tf_efficientnet_lite0", help="a timm name, or caffenet")
     sub.add_argument("--sketch-backbone", default="tf_efficientnet_lite0", help="a timm name, or dsh-c2")
     sub.add_argument("--image-size", type=int, default=192, help="pixels")
@@ -225,7 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--mode", choices=("balanced", "paper"), default="balanced", help="the objective")
     sub.add_argument("--semantic-weight", type=float, default=0.1, help="lambda")
     sub.add_argument("--quantization-weight", type=float, default=0.1, help="gamma")
-    sub.add_argument("--rounds", type=int, default=16, help="code steps, each with one pass of the networks")
+    sub.add_argument("--code-word-weight", type=float, default=0.3, help="of the class's word in the network step")
+    sub.add_argument("--rounds", type=int, default=20, help="code steps, each with one pass of the networks")
     sub.add_argument("--batch-size", type=int, default=64, help="sketches in a step")
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="of the trunks; heads: three times")
     sub.add_argument("--random-weights", action="store_true", help="do not start from ImageNet weights")
@@ -255,6 +256,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _networks(arguments: argparse.Namespace) -> "DSHConfig":
+    from dsh_hf.configuration import DSHConfig
+
+    if arguments.paper_networks:
+        return replace(DSHConfig.paper(arguments.paper_networks, arguments.bits), dtype=arguments.dtype)
+    return DSHConfig(
+        bits=arguments.bits,
+        image_backbone=arguments.image_backbone,
+        sketch_backbone=arguments.sketch_backbone,
+        image_size=arguments.image_size,
+        sketch_size=arguments.sketch_size,
+        dtype=arguments.dtype,
+    )
+
+
 def _join(datasets: list["Dataset"]) -> "Dataset":
     """Put data sets of the same classes below each other, whatever order each numbers them in."""
     from datasets import concatenate_datasets
@@ -274,12 +290,6 @@ def _split_of(checkpoint: str) -> "Split | None":
 
     path = Path(checkpoint) / "split.json"
     return Split.load(path) if path.is_file() else None
-
-
-def _undecoded(dataset: "Dataset | DatasetDict") -> Any:
-    from datasets import Image
-
-    return dataset.cast_column("image", Image(decode=False))["image"]
 
 
 def _source(name: str, terms: str, items: int | None) -> dict[str, Any]:

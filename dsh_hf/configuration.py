@@ -1,5 +1,7 @@
 """What ``config.json`` holds: everything needed to build the networks and to prepare pictures for them."""
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,6 +66,7 @@ class DSHConfig:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
+        _check_range("format_version", self.format_version, 1, sys.maxsize)
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this checkpoint has format {self.format_version}, newer than the {FORMAT_VERSION} known "
@@ -74,8 +77,13 @@ class DSHConfig:
         _check_range("sketch_size", self.sketch_size, 32, 1024)
         _check_range("token_width", self.token_width, 4, 256)
         for name in ("image_mean", "image_std", "sketch_mean", "sketch_std"):
-            if len(getattr(self, name)) != 3:
-                raise ValueError(f"{name} needs three numbers, one a channel, got {getattr(self, name)}")
+            if not _are_numbers(getattr(self, name)) or len(getattr(self, name)) != 3:
+                raise ValueError(f"{name} needs three numbers, one a channel, got {getattr(self, name)!r}")
+        for name in ("sketch_hidden", "fusion_hidden", "sketch_dropout", "fusion_dropout"):
+            if not _are_numbers(getattr(self, name)):
+                raise ValueError(f"{name} needs a list of numbers, got {getattr(self, name)!r}")
+        for width in [*self.sketch_hidden, *self.fusion_hidden]:
+            _check_range("each width of sketch_hidden and fusion_hidden", width, 1, 65536)
         if min(*self.image_std, *self.sketch_std) <= 0:
             raise ValueError("image_std and sketch_std must be above 0")
         if len(self.sketch_dropout) != len(self.sketch_hidden):
@@ -115,6 +123,10 @@ class DSHConfig:
             sketch_dropout=list(sketch_dropout),
             fusion_dropout=list(fusion_dropout),
         )
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -70,12 +70,10 @@ class TimmTrunk(nn.Module):
         super().__init__()
         import timm
 
-        try:
-            self.network = timm.create_model(name, pretrained=False, num_classes=0)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{name!r} is no backbone: give 'caffenet', 'dsh-c2' or a name from timm.list_models() ({error})"
-            ) from error
+        # Only names of timm's own: others ("hf-hub:...") would have it download what a config.json says.
+        if not timm.is_model(name):
+            raise ValueError(f"{name!r} is no backbone: give 'caffenet', 'dsh-c2' or a name from timm.list_models()")
+        self.network = timm.create_model(name, pretrained=False, num_classes=0)
         self.features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)
 
     def forward(self, pictures: Tensor) -> Tensor:

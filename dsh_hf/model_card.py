@@ -53,7 +53,7 @@ def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from dsh_hf.modeling import write_atomically
+    from dsh_hf.files import write_atomically
 
     folder = Path(folder).resolve()
     config = read_record(folder / CONFIG_NAME, _CONFIG_KEYS)
@@ -122,7 +122,7 @@ def write_probes(model: "DSHModel", folder: str | os.PathLike) -> Path:
     Returns:
         The path of the file.
     """
-    from dsh_hf.modeling import write_atomically
+    from dsh_hf.files import write_atomically
 
     codes = probe_codes(model)
     probes = {

@@ -85,6 +85,11 @@ class DSHModel(
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the networks compute in: float32 unless the model was cast."""
+        return next(self.parameters()).dtype
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the config and of the weights as they are stored, in hex.
 
@@ -216,6 +221,10 @@ class DSHModel(
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         single = _is_one_picture(inputs)
+        if not single and not (hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")):
+            raise TypeError(
+                f"inputs are one picture or a sequence of pictures (a list, a datasets column), not {type(inputs).__name__}"
+            )
         pictures: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
         if len(pictures) == 0:
             return np.zeros((0, (self.config.bits + 7) // 8), dtype=np.uint8)
@@ -230,9 +239,8 @@ class DSHModel(
                 tqdm(total=len(pictures), desc="encode", unit="picture", disable=not show) as bar,
             ):
                 for batch in prepared_batches(pictures, prepare, batch_size):
-                    pixels = (
-                        torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).float()
-                    )  # a view: already channels last
+                    # A view: already channels last.
+                    pixels = torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).to(self.dtype)
                     codes.append(pack_signs(outputs(pixels).float().cpu().numpy()))
                     bar.update(len(batch))
         finally:
@@ -277,7 +285,10 @@ class DSHModel(
                 f"{id_or_path} makes codes of {config.bits} bits, not {bits}: open it with bits={config.bits}, or "
                 f"train a model with `dsh-hf train --bits {bits}`"
             )
-        model = cls(config)
+        try:
+            model = cls(config)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         model._load_weights(folder / WEIGHTS_NAME)
         # Channels last is more than twice as fast on CPUs.
         model.to(memory_format=torch.channels_last)
@@ -375,7 +386,7 @@ def _checkpoint_folder(
     name = os.fspath(id_or_path)
     if Path(name).is_dir():
         return Path(name)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name or Path(name).exists()
     if looks_local:
         raise CheckpointError(f"{name}: no such folder; give a checkpoint's folder or a Hub id like org/name")
     from huggingface_hub import hf_hub_download
@@ -416,7 +427,8 @@ def _checkpoint_folder(
         ) from error
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name} is not in the local cache and the Hub was not reached: check the name and the network"
+            f"{name}: no such folder here, it is not in the local cache, and the Hub was not reached: check the name "
+            "and the network"
         ) from error
     except HfHubHTTPError as error:
         raise CheckpointError(f"{name}: the Hub answered {error}") from error

@@ -106,7 +106,7 @@ class Objective:
         for view, codes in (("image", image_codes), ("sketch", sketch_codes)):
             scale = self.semantic_scale[view]
             gram += scale * (codes.T @ codes)
-            target += scale * (self.vectors.T @ self._class_sums(view, codes))
+            target += scale * (self.vectors.T @ self.class_sums(view, codes))
             weight += scale * len(codes)
         gram += RIDGE * max(weight, 1e-30) * np.eye(self.bits)
         return np.linalg.solve(gram, target.T).T.astype(np.float32)
@@ -150,8 +150,8 @@ class Objective:
 
     def _pairwise(self, image_codes: Array, sketch_codes: Array) -> float:
         """Sum w_ij (bits W_ij - b_i'b_j)^2 by expanding the square: squares, cross terms, squared products."""
-        image_sums = self._class_sums("image", image_codes).astype(np.float64)
-        sketch_sums = self._class_sums("sketch", sketch_codes).astype(np.float64)
+        image_sums = self.class_sums("image", image_codes).astype(np.float64)
+        sketch_sums = self.class_sums("sketch", sketch_codes).astype(np.float64)
         gram_image, gram_sketch = image_codes.T @ image_codes, sketch_codes.T @ sketch_codes
         same = float(self._class_counts("image").astype(np.float64) @ self._class_counts("sketch"))
         others = len(image_codes) * len(sketch_codes) - same
@@ -168,7 +168,7 @@ class Objective:
 
     def _update(self, view: str, codes: Array, others: Array, basis: Array, outputs: Array) -> Array:
         other_view = "sketch" if view == "image" else "image"
-        sums = self._class_sums(other_view, others)
+        sums = self.class_sums(other_view, others)
         everything = sums.sum(axis=0)
         rows_of, other_rows_of = self._rows_by_class(view), self._rows_by_class(other_view)
         semantic, quantization = self.semantic_scale[view], self.quantization_scale[view]
@@ -196,7 +196,8 @@ class Objective:
     def _class_counts(self, view: str) -> NDArray[np.intp]:
         return np.bincount(self.labels[view], minlength=self.classes)
 
-    def _class_sums(self, view: str, codes: Array) -> Array:
+    def class_sums(self, view: str, codes: Array) -> Array:
+        """Sum the codes of each class of a view, shape ``(classes, bits)``."""
         sums = np.zeros((self.classes, codes.shape[1]), dtype=np.float32)
         np.add.at(sums, self.labels[view], codes)
         return sums

@@ -2,7 +2,7 @@
 
 import io
 import os
-import warnings
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageFilter, ImageOps
 
 Picture = str | os.PathLike | Image.Image | NDArray | Mapping
+Colour = tuple[int, int, int]
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused before it is decoded
 PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -20,6 +21,8 @@ _FILL = 0.86  # share of the canvas that the longer side of a drawing takes
 _LINE = 0.018  # least width of a line, as a share of the canvas
 _MIN_CONTRAST = 24  # of 255: fainter marks are paper
 _MIN_INK = 12  # pixels: fewer are dust
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_LOADING = threading.Lock()  # one PIL image given twice must not be decoded by two threads at once
 
 
 class PictureError(ValueError):
@@ -45,14 +48,16 @@ def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image
         FileNotFoundError: there is no such file.
         PictureError: it is no picture, it is truncated, or it is too large.
     """
-    if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    source, name = _source_of(picture)
+    name = _name_of(picture, "the picture")
+    source = picture if isinstance(picture, Image.Image) else _source_of(picture)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here, and against a limit of our own
+        if isinstance(source, Image.Image):
+            opened = source
+            with _LOADING:
+                opened.load()
+        else:
             opened = Image.open(source)
             if opened.width * opened.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -65,25 +70,35 @@ def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image
         raise PictureError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PictureError(f"{name} is damaged or truncated ({error}): save or copy it again") from error
-    return ImageOps.exif_transpose(opened)
+    try:
+        return ImageOps.exif_transpose(opened)
+    except Exception:  # EXIF is broken in many ways, and then says nothing about the orientation
+        return opened
 
 
-def _source_of(picture: str | os.PathLike | Mapping) -> tuple[Path | io.BytesIO, str]:
-    """Find where a picture's bytes are, and what to call it in messages."""
+def _name_of(picture: Picture, default: str) -> str:
+    """Find what to call a picture in messages."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
     if isinstance(picture, Mapping):
-        name, content = str(picture.get("path") or "the picture"), picture.get("bytes")
-        if content is not None:
-            return io.BytesIO(content), name
-    elif isinstance(picture, str | os.PathLike):
-        name = os.fspath(picture)
-    else:
+        return str(picture.get("path") or default)
+    return str(getattr(picture, "filename", "") or default)
+
+
+def _source_of(picture: str | os.PathLike | Mapping) -> Path | io.BytesIO:
+    """Find where a picture's bytes are."""
+    if isinstance(picture, Mapping):
+        if picture.get("bytes") is not None:
+            return io.BytesIO(picture["bytes"])
+    elif not isinstance(picture, str | os.PathLike):
         raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
+    name = _name_of(picture, "the picture")
     path = Path(name)
     if path.is_dir():
         raise PictureError(f"{name} is a folder: give the pictures in it, one by one or as a list")
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no such picture; check the path")
-    return path, name
+    return path
 
 
 def prepare_image(picture: Picture, size: int) -> NDArray[np.uint8]:
@@ -96,7 +111,7 @@ def prepare_image(picture: Picture, size: int) -> NDArray[np.uint8]:
     Returns:
         uint8 RGB of shape ``(size, size, 3)``.
     """
-    rgb = _flatten(open_picture(picture, least_size=2 * size), paper=255)
+    rgb = _flatten(open_picture(picture, least_size=2 * size), _WHITE)
     return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
@@ -120,7 +135,7 @@ def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
     ink = find_ink(picture)
     rows, columns = (np.flatnonzero((ink > 0.4).any(axis=axis)) for axis in (1, 0))
     if (ink > 0.4).sum() < _MIN_INK:
-        name = picture if isinstance(picture, str | os.PathLike) else "the sketch"
+        name = _name_of(picture, "the sketch")
         raise EmptySketchError(f"{name} is empty: no ink was found on it; draw something first")
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = size * _FILL / max(ink.shape)
@@ -140,7 +155,7 @@ def find_ink(picture: Picture) -> NDArray[np.float32]:
         float32 of shape ``(h, w)`` with the longer side at most 512 pixels: 0 is paper, 1 is ink.
     """
     opened = open_picture(picture)
-    opened = _flatten(opened, paper=_paper_behind(opened))
+    opened = _flatten(opened, _paper_behind(opened))
     if max(opened.size) > _WORKING_SIZE:
         opened.thumbnail((_WORKING_SIZE, _WORKING_SIZE), Image.Resampling.BOX)
     pixels = np.asarray(opened, dtype=np.float32)
@@ -192,25 +207,31 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
 
 
-def _flatten(picture: Image.Image, paper: int) -> Image.Image:
-    """Convert to RGB, transparent parts filled with a grey."""
+def _flatten(picture: Image.Image, paper: Colour) -> Image.Image:
+    """Convert to RGB, transparent parts filled with a colour."""
     if not _has_alpha(picture):
         return _to_eight_bits(picture).convert("RGB")
     rgba = picture.convert("RGBA")
-    canvas = Image.new("RGBA", rgba.size, (paper, paper, paper, 255))
+    canvas = Image.new("RGBA", rgba.size, (*paper, 255))
     return Image.alpha_composite(canvas, rgba).convert("RGB")
 
 
-def _paper_behind(picture: Image.Image) -> int:
-    """Choose white or black paper for a transparent drawing: the one that its ink stands out from."""
+def _paper_behind(picture: Image.Image) -> Colour:
+    """Choose the paper behind a transparent drawing: white or black, whichever its ink stands out from.
+
+    A picture that is nearly all opaque is a page with a few transparent parts (rounded corners): they get its colour.
+    """
     if not _has_alpha(picture):
-        return 255
+        return _WHITE
     rgba = np.asarray(picture.convert("RGBA").reduce(max(1, max(picture.size) // 256)), dtype=np.float32)
-    weight = rgba[..., 3].sum()
-    if weight == 0:
-        return 255
-    brightness = float((rgba[..., :3].mean(axis=2) * rgba[..., 3]).sum() / weight)
-    return 255 if brightness < 160 else 0
+    colours, opacity = rgba[..., :3], rgba[..., 3]
+    if opacity.mean() > 0.9 * 255:
+        red, green, blue = np.median(colours[opacity > 127], axis=0)
+        return int(red), int(green), int(blue)
+    if opacity.sum() == 0:
+        return _WHITE
+    brightness = np.average(colours.mean(axis=2), weights=opacity)
+    return _WHITE if brightness < 160 else _BLACK
 
 
 def _local_paper(pixels: NDArray[np.float32], tile: int = 16) -> NDArray[np.float32]:

@@ -77,9 +77,7 @@ class LoopbackHub:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self) -> "LoopbackHub":
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -88,9 +86,7 @@ class LoopbackHub:
 
     def env(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Give the environment of a process that knows this Hub alone and keeps its cache under ``home``."""
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         switches = ("DISABLE_XET", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_BARS")
         ours = {"HF_ENDPOINT": self.url, "HF_HOME": str(home)} | {f"HF_HUB_{name}": "1" for name in switches}
         return inherited | ours | ({"HF_TOKEN": token} if token else {})
@@ -341,9 +337,7 @@ def _card_errors(content: str) -> list[str]:
         for result in model.get("results") or []:
             needed = [result.get("task", {}).get("type")]
             needed += [result.get("dataset", {}).get(key) for key in ("type", "name")]
-            needed += [
-                metric.get(key) for metric in result.get("metrics") or [{}] for key in ("type", "value")
-            ]
+            needed += [metric.get(key) for metric in result.get("metrics") or [{}] for key in ("type", "value")]
             if None in needed:
                 errors.append("model-index results need task.type, dataset.type, dataset.name, and metrics")
     return errors

@@ -105,9 +105,7 @@ def test_a_missing_root_is_named(tmp_path):
 
 def test_a_missing_domain_says_what_was_expected_and_what_is_there(root):
     os.rename(root / "256x256/sketch", root / "256x256/sketches")
-    with pytest.raises(
-        FileNotFoundError, match=r"expected sketch/tx_000000000000 in .*256x256.*photo, sketches"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"expected sketch/tx_000000000000 in .*256x256.*photo, sketches"):
         load_sketchy(root)
 
 

@@ -19,9 +19,7 @@ def at_distances(distances, bits):
 
 def one_query(distances, relevant, bits=8, **options):
     """Evaluate one query whose gallery has these distances and these relevant (1) and other (0) items."""
-    return evaluate(
-        at_distances([0], bits), at_distances(distances, bits), [1], relevant, bits=bits, **options
-    )
+    return evaluate(at_distances([0], bits), at_distances(distances, bits), [1], relevant, bits=bits, **options)
 
 
 def random_task(seed=0, queries=40, gallery=300, classes=5, bits=12):

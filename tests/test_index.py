@@ -372,9 +372,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(engine, saved, monkeypatch):
 def test_a_truncated_file_is_refused(engine, saved, keep):
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
-    with pytest.raises(
-        IndexFileError, match=r"gallery\.index is truncated or not an index: .*add the codes again"
-    ):
+    with pytest.raises(IndexFileError, match=r"gallery\.index is truncated or not an index: .*add the codes again"):
         open_index(engine, bits=20, path=saved)
 
 

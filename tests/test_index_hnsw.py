@@ -46,9 +46,7 @@ def test_the_graph_holds_each_code_once(codes, index):
 def test_a_search_that_the_graph_cannot_fill_is_answered_exactly(codes):
     index = open_index("hnsw", bits=40)
     index.add(codes)
-    with pytest.raises(
-        RuntimeError, match="contiguous 2D array"
-    ):  # what hnswlib does with too few live codes
+    with pytest.raises(RuntimeError, match="contiguous 2D array"):  # what hnswlib does with too few live codes
         index._graph.knn_query(index._floats(codes[:2]), k=601)
     for row in range(100, 600):
         index._graph.mark_deleted(row)  # nothing beyond 100 codes is reached in the graph any more

@@ -1,11 +1,19 @@
 """The loopback Hub behaves, towards the unpatched client, as the Hub does."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    HfApi,
+    hf_hub_download,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     RemoteEntryNotFoundError,
@@ -109,6 +117,27 @@ def test_what_is_missing_is_named_by_the_clients_own_exception(pushed, asked, er
         hf_hub_download(**asked)
 
 
+def test_a_missing_file_is_remembered_as_missing(pushed):
+    with pytest.raises(RemoteEntryNotFoundError):
+        hf_hub_download("org/model", "none.txt")
+    assert try_to_load_from_cache("org/model", "none.txt") is _CACHED_NO_EXIST
+
+
+def test_weights_are_taken_only_under_their_own_checksum(hub, api):
+    api.create_repo("org/model")
+    oid = hashlib.sha256(WEIGHTS).hexdigest()
+    assert get_session().put(f"{hub.url}/lfs/{oid}", content=b"other bytes").status_code == 400
+    lines = [
+        {"key": "header", "value": {"summary": "weights that were never sent"}},
+        {"key": "lfsFile", "value": {"path": "w.safetensors", "algo": "sha256", "oid": oid, "size": len(WEIGHTS)}},
+    ]
+    address = f"{hub.url}/api/models/org/model/commit/main"
+    body = "\n".join(map(json.dumps, lines)).encode()
+    answer = get_session().post(address, content=body, headers={"Authorization": f"Bearer {hub.token}"})
+    assert answer.status_code == 400
+    assert hub.repos["org/model"].messages == ["initial commit"]
+
+
 def test_a_private_repository_needs_the_token(hub, api, folder):
     api.create_repo("org/secret", private=True)
     api.upload_folder(repo_id="org/secret", folder_path=folder)
@@ -135,9 +164,7 @@ def test_a_branch_and_a_pull_request_leave_main_alone(hub, api, pushed, folder):
     assert request.pr_revision == "refs/pr/1"
     repo = hub.repos["org/model"]
     assert repo.files("v2")["README.md"] == repo.files("refs/pr/1")["README.md"] != repo.files()["README.md"]
-    assert (
-        Path(hf_hub_download("org/model", "README.md", revision="refs/pr/1")).read_text().endswith("more\n")
-    )
+    assert Path(hf_hub_download("org/model", "README.md", revision="refs/pr/1")).read_text().endswith("more\n")
 
 
 @pytest.mark.parametrize(

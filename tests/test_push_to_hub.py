@@ -178,9 +178,7 @@ def test_other_weights_on_the_hub_are_found_out(hub, push, monkeypatch, tmp_path
     assert "verified" not in out
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "README.md", "evaluation.json", "probes.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "evaluation.json", "probes.json"])
 def test_a_missing_file_is_named(hub, push, folder, name):
     (folder / name).unlink()
     code, _, err = push()
@@ -205,9 +203,7 @@ def test_a_tampered_probe_is_refused(hub, push, folder):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize(
-    "name", [".env", "train.py", "weights.pt", "codes", ".cache/x.json", "figures/.secret.png"]
-)
+@pytest.mark.parametrize("name", [".env", "train.py", "weights.pt", "codes", ".cache/x.json", "figures/.secret.png"])
 def test_a_stray_file_is_refused(hub, push, folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("x")

@@ -17,9 +17,7 @@ def dataset(**columns):
 
 
 def toy(groups=GROUPS, photos=PHOTOS, sketches=3, backwards=False):
-    drawn = [
-        (c, f"{c}/p{p}", f"{c}/p{p}-{s}") for c in groups for p in range(groups[c]) for s in range(sketches)
-    ]
+    drawn = [(c, f"{c}/p{p}", f"{c}/p{p}-{s}") for c in groups for p in range(groups[c]) for s in range(sketches)]
     shown = [(c, f"{c}/p{p}") for c in groups for p in range(photos)]
     if backwards:
         drawn, shown = drawn[::-1], shown[::-1]

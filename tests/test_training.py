@@ -93,7 +93,7 @@ def test_training_learns_the_training_data(tmp_path):
         ks=(6,),
     )
     assert result.map > 0.8  # by chance about 0.4
-    assert trainer.history[-1]["sketch_regression"] < trainer.history[0]["sketch_regression"]
+    assert trainer.history[-1]["sketch_loss"] < trainer.history[0]["sketch_loss"]
 
 
 def test_checkpoint_opens_with_the_classes_and_the_same_codes(tmp_path):
@@ -110,9 +110,7 @@ def test_log_has_a_line_a_round(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2]
     assert {"J", "pairwise", "semantic", "quantization", "bits_off_class_word", "validation_map"} <= set(lines[0])
-    assert lines[0]["J"] == pytest.approx(
-        lines[0]["pairwise"] + lines[0]["semantic"] + lines[0]["quantization"]
-    )
+    assert lines[0]["J"] == pytest.approx(lines[0]["pairwise"] + lines[0]["semantic"] + lines[0]["quantization"])
 
 
 @pytest.mark.parametrize("train_image_trunk", [False, True])
@@ -123,13 +121,12 @@ def test_resumed_training_ends_bitwise_equal(tmp_path, train_image_trunk):
         pass
 
     stopped = toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk)
-    save = stopped._save
+    describe = stopped._describe
 
-    def save_then_stop(*args):
-        save(*args)
-        raise Stop
+    def stop_after(record):
+        raise Stop(describe(record))
 
-    stopped._save = save_then_stop
+    stopped._describe = stop_after
     with pytest.raises(Stop):
         stopped.train()
     resumed = toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk)

@@ -27,9 +27,7 @@ def test_names_are_taken_apart_and_their_words_averaged(name):
 
 def test_brackets_fall_away():
     # the plain mean of (0, 5) and (-2, 0), not of their directions
-    np.testing.assert_allclose(
-        class_vectors(["car_(sedan)"], SOURCE), [[-2 / 29**0.5, 5 / 29**0.5]], rtol=1e-6
-    )
+    np.testing.assert_allclose(class_vectors(["car_(sedan)"], SOURCE), [[-2 / 29**0.5, 5 / 29**0.5]], rtol=1e-6)
 
 
 def test_words_without_a_vector_are_left_out_of_the_mean():

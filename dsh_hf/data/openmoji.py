@@ -225,9 +225,7 @@ def load_openmoji() -> list[Emoji]:
     return named
 
 
-def render_emoji(
-    code: str, size: int = _TRAINING_SIZE, layer: Literal["color", "line"] = "color"
-) -> PIL.Image.Image:
+def render_emoji(code: str, size: int = _TRAINING_SIZE, layer: Literal["color", "line"] = "color") -> PIL.Image.Image:
     """Draw an emoji on white; what was drawn once is kept in the Hugging Face assets cache.
 
     Args:

@@ -50,9 +50,7 @@ def _spelling(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.lower())
 
 
-def render_strokes(
-    strokes: Sequence[Sequence[Sequence[float]]], size: int = 256, width: int = 3
-) -> PIL.Image.Image:
+def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256, width: int = 3) -> PIL.Image.Image:
     """Draw strokes in black on white, centred, as large as a margin of a sixteenth of the side allows.
 
     Args:

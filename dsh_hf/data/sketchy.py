@@ -48,9 +48,7 @@ def _find_base(root: Path) -> Path:
     missing = [f"{d}/{_FOLDER}" for d, _ in _DOMAINS.values() if not (found / d / _FOLDER).is_dir()]
     if missing:
         here = ", ".join(folder.name for folder in _visible_folders(found)) or "no folders"
-        raise FileNotFoundError(
-            f"Sketchy: expected {' and '.join(missing)} in {found}, where there is: {here}"
-        )
+        raise FileNotFoundError(f"Sketchy: expected {' and '.join(missing)} in {found}, where there is: {here}")
     return found
 
 

@@ -74,9 +74,7 @@ class Split:
         """
         from datasets import DatasetDict
 
-        queries, validation, held_out = map(
-            set, (self.query_sketches, self.validation_sketches, self.held_out_images)
-        )
+        queries, validation, held_out = map(set, (self.query_sketches, self.validation_sketches, self.held_out_images))
         sketches, images = data["sketches"], data["images"]
         _check_present(queries | validation, sketches, "sketches")
         _check_present(held_out, images, "images")
@@ -152,9 +150,7 @@ def _in_order(ids: Iterable[str], seed: int) -> list[str]:
 
 
 def _check_classes(groups: dict[int, set[str]], dataset: "Dataset", least: int, need: str) -> None:
-    small = [
-        dataset.features["label"].int2str(label) for label in sorted(groups) if len(groups[label]) < least
-    ]
+    small = [dataset.features["label"].int2str(label) for label in sorted(groups) if len(groups[label]) < least]
     if small:
         raise ValueError(f"these classes {need}: {', '.join(small)}")
 

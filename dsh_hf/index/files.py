@@ -53,9 +53,7 @@ def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors]
                 raise IndexFileError(f"{path} is a safetensors file, but not an index of dsh-hf")
             header = json.loads(metadata[HEADER])
             if header["version"] > FORMAT_VERSION:
-                raise IndexFileError(
-                    f"{path} has the newer format {header['version']}: upgrade dsh-hf to open it"
-                )
+                raise IndexFileError(f"{path} has the newer format {header['version']}: upgrade dsh-hf to open it")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise IndexFileError(f"{path} is truncated or not an index: {_REMEDY}") from error

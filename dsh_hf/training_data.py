@@ -1,0 +1,126 @@
+"""What the networks see while training: pictures prepared once, kept in files, handed out in distorted batches."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dsh_hf.augmentation import distort_images, distort_lines
+from dsh_hf.modeling import DSHModel, prepared_batches
+from dsh_hf.processing import PictureError, prepare_image, prepare_sketch
+from dsh_hf.training_state import TrainingError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Rows = NDArray[np.intp]
+
+
+class PreparedPictures:
+    """Sketches, images and the images' sketch-tokens, ready for the networks.
+
+    Args:
+        model: its sizes decide how pictures are prepared, and its networks draw the sketch-tokens.
+        sketches: a data set with an ``image`` column.
+        images: another one.
+        folder: where prepared pixels are kept; files of the same data and sizes are used again.
+        keep_features: compute the image trunk's features now, for training that leaves the trunk as it is.
+
+    Attributes:
+        lines: how many rows :meth:`lines_at` knows: the sketches, then the sketch-tokens.
+
+    Raises:
+        TrainingError: a picture cannot be used; the message names it.
+    """
+
+    def __init__(
+        self, model: DSHModel, sketches: "Dataset", images: "Dataset", folder: Path, *, keep_features: bool
+    ) -> None:
+        self._device = model.device
+        size, side = model.config.sketch_size, model.config.image_size
+        self._sketches = _prepared(folder, "sketches", sketches, lambda p: prepare_sketch(p, size), (size, size))
+        self._images = _prepared(folder, "images", images, lambda p: prepare_image(p, side), (side, side, 3))
+        self._tokens = np.empty((len(images), size, size), dtype=np.uint8)
+        self._features = self._draw_tokens(model, keep_features)
+        self.lines = len(self._sketches) + len(self._images)
+
+    def lines_at(self, rows: Rows) -> Tensor:
+        """Give distorted drawings, 0..1, shape ``(n, 1, h, w)``: sketches come first, then sketch-tokens."""
+        first = len(self._sketches)
+        picked = [self._sketches[row] if row < first else self._tokens[row - first] for row in rows]
+        lines = distort_lines(torch.from_numpy(np.stack(picked))[:, None].float() / 255)
+        return lines.to(self._device).contiguous(memory_format=torch.channels_last)
+
+    def image_outputs(self, model: DSHModel, rows: Rows, *, distorted: bool) -> Tensor:
+        """Run the image stream: from pixels, or from the features where they were kept."""
+        if self._features is None:
+            pixels = self._pixels(rows)
+            return model.image_outputs(distort_images(pixels) if distorted else pixels)
+        if distorted:
+            tokens = self.lines_at(rows + len(self._sketches))
+            mirrored = torch.randint(0, 2, (len(rows),))
+        else:
+            tokens = torch.from_numpy(self._tokens[rows])[:, None].float().to(self._device) / 255
+            mirrored = torch.zeros(len(rows), dtype=torch.long)
+        features = self._features[torch.from_numpy(rows), mirrored].to(self._device)
+        return model.image_head(model.token_features(tokens), features)
+
+    def _draw_tokens(self, model: DSHModel, keep_features: bool) -> Tensor | None:
+        """Draw all sketch-tokens; give the features of the images and their mirror images, ``(n, 2, d)``."""
+        model.eval()
+        features = []
+        with torch.inference_mode():
+            for start in tqdm(range(0, len(self._images), 32), desc="sketch-tokens", unit="batch"):
+                pixels = self._pixels(np.arange(start, min(start + 32, len(self._images))))
+                tokens = model.sketch_tokens(pixels)[:, 0]
+                self._tokens[start : start + 32] = (tokens * 255).round().byte().cpu().numpy()
+                if keep_features:
+                    both = [model.image_features(pixels), model.image_features(pixels.flip(3))]
+                    features.append(torch.stack(both, dim=1).cpu())
+        return torch.cat(features).clone() if features else None  # clone: an inference tensor cannot train
+
+    def _pixels(self, rows: Rows) -> Tensor:
+        # Fancy indexing copies out of the file; the channels-last layout is the file's own.
+        return torch.from_numpy(self._images[rows]).to(self._device).permute(0, 3, 1, 2).float()
+
+
+def undecoded(dataset: "Dataset") -> Any:
+    """Give the image column as paths or bytes: the decoding is ours, and it runs in threads."""
+    from datasets import Image
+
+    return dataset.cast_column("image", Image(decode=False))["image"]
+
+
+def _prepared(
+    folder: Path,
+    name: str,
+    dataset: "Dataset",
+    prepare: Callable[[Any], NDArray[np.uint8]],
+    shape: tuple[int, ...],
+) -> NDArray[np.uint8]:
+    """Prepare a data set's pictures into a file, or open the file where that is done."""
+    key = hashlib.sha256(f"{dataset._fingerprint} {shape}".encode()).hexdigest()[:16]
+    path = folder / f"{name}-{key}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(dataset), *shape))
+        done = 0
+        with tqdm(total=len(dataset), desc=f"prepare {name}", unit="picture") as bar:
+            try:
+                for batch in prepared_batches(undecoded(dataset), prepare, 64):
+                    pixels[done : done + len(batch)] = batch
+                    done += len(batch)
+                    bar.update(len(batch))
+            except (PictureError, FileNotFoundError) as error:
+                raise TrainingError(f"{error}. Remove or replace it, then start again") from error
+        pixels.flush()
+        temporary.replace(path)
+    return np.load(path, mmap_mode="r")

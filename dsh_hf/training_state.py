@@ -1,0 +1,104 @@
+"""What a training run is made of between two rounds, and the one file in which it survives a kill."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dsh_hf.files import write_atomically
+from dsh_hf.modeling import DSHModel
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do. What was saved stays."""
+
+
+@dataclass
+class TrainingState:
+    """Networks, codes and what the optimizer remembers.
+
+    Attributes:
+        model: the networks as the optimizer leaves them.
+        optimizer: the optimizer over their parameters.
+        averaged: the moving average of the weights, by name; what validation and the checkpoint use.
+        codes: B_I and B_S by view (``"image"``, ``"sketch"``), -1 and +1, shape ``(n, bits)``.
+        outputs: F1 and F2, the last real outputs of the networks for every item, of the same shapes.
+        history: a record for each finished round.
+    """
+
+    model: DSHModel
+    optimizer: torch.optim.Optimizer
+    averaged: dict[str, Tensor]
+    codes: dict[str, NDArray[np.float32]]
+    outputs: dict[str, NDArray[np.float32]]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path, identity: Mapping[str, str]) -> None:
+        """Write the state, whole or not at all; ``identity`` says which settings and data it belongs to."""
+        from safetensors.torch import save
+
+        tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
+        tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
+        for index, memory in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in memory.items()}
+        for view in self.codes:
+            tensors[f"codes.{view}"] = torch.from_numpy(self.codes[view]).to(torch.int8)
+            tensors[f"outputs.{view}"] = torch.from_numpy(self.outputs[view])
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_atomically(path, save(tensors, metadata={**identity, "history": json.dumps(self.history)}))
+
+    def load(self, path: Path, identity: Mapping[str, str]) -> None:
+        """Take over a saved state.
+
+        Raises:
+            TrainingError: the file is damaged, or belongs to other settings or data.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise TrainingError(f"{path} is damaged ({error}): delete it to start afresh") from error
+        for key, value in identity.items():
+            if about.get(key) != value:
+                raise TrainingError(
+                    f"{path} was written with other {key}: start in another folder, or delete it to start afresh"
+                )
+
+        def part(kind: str) -> dict[str, Tensor]:
+            return {name.removeprefix(kind): tensor for name, tensor in stored.items() if name.startswith(kind)}
+
+        fill(self.model, part("model."))
+        for name, tensor in part("averaged.").items():
+            self.averaged[name].copy_(tensor)
+        memory: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in part("optimizer.").items():
+            index, _, key = name.partition(".")
+            memory.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": memory, "param_groups": groups})
+        for view in self.codes:
+            self.codes[view] = stored[f"codes.{view}"].numpy().astype(np.float32)
+            self.outputs[view] = stored[f"outputs.{view}"].numpy()
+        self.history = json.loads(about["history"])
+
+
+def trained_tensors(model: DSHModel) -> dict[str, Tensor]:
+    """Give what training changes, each tensor once: weights, and BatchNorm's statistics."""
+    return {name: tensor for name, tensor in model.own_tensors().items() if not name.startswith("tokens.")}
+
+
+def fill(model: DSHModel, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the model, by name."""
+    own = model.own_tensors()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)

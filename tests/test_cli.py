@@ -1,0 +1,111 @@
+"""The commands, one after the other, on a small Sketchy tree: train, evaluate, index, search."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from dsh_hf.cli import main
+
+TRAIN = [
+    "--image-backbone=test_efficientnet",
+    "--sketch-backbone=test_efficientnet",
+    "--image-size=48",
+    "--sketch-size=48",
+    "--random-weights",
+    "--rounds=2",
+    "--batch-size=8",
+]
+
+
+def draw(path, name, rng):
+    picture = Image.new("RGB", (64, 64), "white")
+    shape = ImageDraw.Draw(picture).ellipse if name == "apple" else ImageDraw.Draw(picture).rectangle
+    left, top = rng.integers(2, 20, 2).tolist()
+    shape((left, top, left + 40, top + 40), outline="black", width=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+@pytest.fixture(scope="module")
+def sketchy(tmp_path_factory):
+    """Two classes of five photographs, three of which were drawn twice."""
+    root, rng = tmp_path_factory.mktemp("sketchy"), np.random.default_rng(0)
+    for name in ("apple", "door"):
+        for photo in range(5):
+            draw(root / f"256x256/photo/tx_000000000000/{name}/n0{photo}_1.jpg", name, rng)
+            for sketch in range(1, 3 if photo < 3 else 0):
+                draw(root / f"256x256/sketch/tx_000000000000/{name}/n0{photo}_1-{sketch}.png", name, rng)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(sketchy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert main(["train", "--sketchy", str(sketchy), "--out", str(out), *TRAIN]) == 0
+    return out
+
+
+def test_train_leaves_a_checkpoint_with_its_split_and_how_it_was_made(run):
+    made = {path.name for path in (run / "checkpoint").iterdir()}
+    assert {"config.json", "model.safetensors", "split.json", "training.json"} <= made
+    training = json.loads((run / "checkpoint/training.json").read_text())
+    assert training["command"].startswith("dsh-hf train --sketchy")
+    assert training["data"][0]["name"] == "Sketchy"
+    assert training["seconds"] >= 0
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_figure(run, sketchy, tmp_path, capsys):
+    arguments = ["evaluate", str(run / "checkpoint"), "--sketchy", str(sketchy), "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert f"{result['map']:.3f}" in printed
+    assert result["split"] == "open"
+    assert result["queries"] == 4  # one photograph's two sketches in each class
+    assert result["gallery"] == 10
+    assert set(result["map_by_class"]) == {"apple", "door"}
+    low, high = result["map_interval"]
+    assert low <= result["map"] <= high
+    with Image.open(tmp_path / "pr_curve.png") as figure:
+        assert np.asarray(figure.convert("L")).std() > 1
+
+
+def test_index_then_search(run, sketchy, tmp_path, capsys):
+    photos, gallery = sketchy / "256x256/photo", tmp_path / "gallery"
+    checkpoint = ["--checkpoint", str(run / "checkpoint")]
+    assert main(["index", str(photos), "--out", str(gallery), *checkpoint]) == 0
+    assert "10 pictures" in capsys.readouterr().out
+    assert main(["index", str(photos), "--out", str(gallery), *checkpoint]) == 0
+    assert "0 added" in capsys.readouterr().out
+    sketch = next((sketchy / "256x256/sketch").rglob("*.png"))
+    assert main(["search", str(sketch), "--index", str(gallery), "-k", "3", *checkpoint]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith(".jpg") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--sketchy", "nowhere", "--out", "out"], "nowhere"),
+        (["evaluate", "no/such/checkpoint", "--sketchy", "x"], "no/such/checkpoint: no such folder"),
+        (["search", "cat.png", "--index", "x", "--checkpoint", "./none"], "./none: no such folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(f"dsh-hf {arguments[0]}: ")
+    assert message in errors[0]
+
+
+def test_index_is_not_overwritten_by_another_folder(run, sketchy, tmp_path, capsys):
+    checkpoint = ["--checkpoint", str(run / "checkpoint")]
+    gallery = str(tmp_path / "gallery")
+    assert main(["index", str(sketchy / "256x256/photo"), "--out", gallery, *checkpoint]) == 0
+    assert main(["index", str(sketchy / "256x256/sketch"), "--out", gallery, *checkpoint]) == 2
+    assert "holds the gallery of" in capsys.readouterr().err
