@@ -25,11 +25,24 @@ if TYPE_CHECKING:
     from dsh_hf.codes import Codes
     from dsh_hf.index import Index
 
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = os.environ.get("DSH_CHECKPOINT", str(HERE.parent / "model_card" / "dsh-sketchy-subset"))
 OPENMOJI_CODES = HERE / "openmoji-codes.safetensors"
 THUMBNAIL = 256  # longer side of a result, in pixels
-CSS = "#results .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)) !important; }"
+KEPT = 256  # results kept in memory, 50 MB at most
+CSS = """
+#results .grid-wrap { max-height: none; min-height: 120px; }
+#results .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(130px, 30%), 1fr)); }
+#results .thumbnail-item { aspect-ratio: auto; height: auto; background: white; }
+#results .thumbnail-item img { aspect-ratio: 1; height: auto; object-fit: contain; }
+#results .caption-label { position: static; max-width: none; border-width: 1px 0 0; text-align: center;
+  white-space: normal; text-wrap: balance; line-height: 1.3; }
+@media (max-width: 640px) { .gradio-container .app { padding: 12px; } }
+"""
+PAGE: dict[str, Any] = {"css": CSS, "footer_links": ["gradio", "api"], "run_history": False}  # for launch()
+MOST = 48  # results
 HINT = "Draw something, upload a drawing, or click an example."
 
 Query = tuple["Codes", float]  # a drawing's code, and how long encoding took, in milliseconds
@@ -74,7 +87,7 @@ def open_openmoji(model: "DSHModel", engine: str = "exact", codes: Path = OPENMO
         "The pictures are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
         "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)."
     )
-    return Searcher(model, index, names.__getitem__, lru_cache(1000)(render_emoji), about)
+    return Searcher(model, index, names.__getitem__, lru_cache(KEPT)(render_emoji), about)
 
 
 def encode_openmoji(model: "DSHModel", engine: str, ids: Sequence[str]) -> "Index":
@@ -117,10 +130,8 @@ def open_folder(folder: str, model: "DSHModel", engine: str = "exact") -> Search
         print(f"{root.name}: {changes['added']} pictures added, {changes['removed']} removed since the last time")
         if changes["added"] or changes["removed"]:
             retriever.save(kept)
-    for reason in list(retriever.skipped.values())[:5]:
-        print(f"skipped: {reason}")
 
-    @lru_cache(1000)
+    @lru_cache(KEPT)
     def thumbnail(key: str) -> Image.Image:
         picture = open_picture(root / key, least_size=THUMBNAIL)
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -180,7 +191,7 @@ def search_code(searcher: Searcher, query: Query | None, count: int) -> Answer:
         return [], HINT, None
     code, encoding = query
     started = time.perf_counter()
-    distances, ids = searcher.index.search(code, int(count))
+    distances, ids = searcher.index.search(code, min(max(int(count or 1), 1), MOST))
     searching = 1000 * (time.perf_counter() - started)
     results = []
     for distance, key in zip(distances, ids, strict=True):
@@ -198,7 +209,6 @@ def search_code(searcher: Searcher, query: Query | None, count: int) -> Answer:
 
 def build_demo(searcher: Searcher) -> "gr.Blocks":
     """Build the page: sketchpad and upload on the left, results on the right; the API endpoint is ``/search``."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
     import gradio as gr
 
     def search_strokes(strokes: list[Stroke] | None, count: int) -> Answer:
@@ -206,9 +216,12 @@ def build_demo(searcher: Searcher) -> "gr.Blocks":
 
     def search(drawing: dict[str, Any] | None, count: int = 12) -> Answer:
         """Find the pictures nearest to a drawing in a picture file; give them with captions, and a status line."""
-        if drawing is None:
+        if not drawing or not drawing["path"]:
             return [], HINT, None
-        return search_drawing(searcher, drawing["path"], count, drawing.get("orig_name") or "the file")
+        path = Path(drawing["path"]).resolve()
+        if not path.is_relative_to(Path(file.GRADIO_CACHE).resolve()):  # Gradio lets bare paths through
+            raise gr.Error("only uploaded files are searched with")
+        return search_drawing(searcher, path, count, drawing.get("orig_name") or "the file")
 
     with gr.Blocks(title="Draw and find", analytics_enabled=False) as demo:
         gr.Markdown("# Draw and find\nA few strokes are enough: the results change while you draw.")
@@ -229,6 +242,7 @@ def build_demo(searcher: Searcher) -> "gr.Blocks":
                 status = gr.Markdown(HINT, elem_id="status")
                 results = gr.Gallery(
                     elem_id="results",
+                    format="jpeg",  # WebP takes ten times longer to write
                     show_label=False,
                     columns=4,
                     object_fit="contain",
@@ -236,7 +250,7 @@ def build_demo(searcher: Searcher) -> "gr.Blocks":
                     buttons=[],
                     interactive=False,
                 )
-                count = gr.Slider(4, 48, value=12, step=4, label="Number of results")
+                count = gr.Slider(1, MOST, value=12, step=1, label="Number of results")
         with gr.Accordion("How it works", open=False):
             gr.Markdown(
                 "Two neural networks turn drawings and pictures into codes of "
@@ -251,9 +265,10 @@ def build_demo(searcher: Searcher) -> "gr.Blocks":
         pad.input(search_strokes, [pad, count], trigger_mode="always_last", api_visibility="private", **found)
         # Without Gradio's own reading of the file: a broken one shall be named, with the reason.
         file.input(search, [file, count], preprocess=False, api_name="search", **found)
-        count.release(
+        count.change(
             lambda query, count: search_code(searcher, query, count),
             [query, count],
+            trigger_mode="always_last",
             api_visibility="private",
             **found,
         )
@@ -280,13 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         searcher = open_folder(args.gallery, model, args.engine) if args.gallery else open_openmoji(model, args.engine)
         model.encode_sketches(render_strokes(EXAMPLES["apple"]))  # the first time is slow
         print(f"{len(searcher.index):,} pictures; starting the page ...", flush=True)
-        demo = build_demo(searcher)
+        build_demo(searcher).launch(server_name=args.host, server_port=args.port, share=args.share, **PAGE)
     except (OSError, ValueError, ImportError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    demo.launch(
-        server_name=args.host, server_port=args.port, share=args.share, run_history=False, footer_links=["api"], css=CSS
-    )
     return 0
 
 

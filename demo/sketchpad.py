@@ -133,14 +133,16 @@ HTML = """
 <div class="examples" aria-label="examples"></div>
 """
 CSS = """
-.paper { position: relative; max-width: 520px; margin: auto; }
+max-width: 520px; margin: 0 auto;
+.paper { position: relative; }
 .paper canvas { display: block; width: 100%; background: white; touch-action: none; cursor: crosshair;
   border: 1px solid var(--border-color-primary); border-radius: 8px; }
-.paper p { position: absolute; inset: 45% 0 auto; text-align: center; color: #767676; pointer-events: none; }
+.paper p { position: absolute; inset: 47% 0 auto; text-align: center; color: #767676; pointer-events: none; }
 .paper:not(.empty) p { display: none; }
-.tools, .examples { display: flex; flex-wrap: wrap; gap: 8px; justify-content: center; margin-top: 8px; }
+.tools, .examples { display: flex; gap: 6px; justify-content: center; margin-top: 8px; }
 .tools button { padding: 4px 20px; border-radius: 8px; color: var(--button-secondary-text-color);
   background: var(--button-secondary-background-fill); }
-.examples button { background: white; border: 1px solid var(--border-color-primary); border-radius: 8px; }
-.examples canvas { display: block; width: 52px; }
+.examples button { flex: 0 1 54px; min-width: 0; background: white; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); }
+.examples canvas { display: block; width: 100%; }
 """

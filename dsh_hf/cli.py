@@ -189,6 +189,14 @@ def search(arguments: argparse.Namespace) -> None:
         print(f"{hit.distance:4d}  {hit.source or hit.id}")
 
 
+def import_caffe(arguments: argparse.Namespace) -> None:
+    """Turn the authors' trained Caffe networks into a checkpoint."""
+    from dsh_hf.caffe import import_caffe as convert
+
+    model = convert(arguments.image, arguments.sketch, arguments.out, bits=arguments.bits, dtype=arguments.dtype)
+    print(f"checkpoint written to {arguments.out}: codes of {model.config.bits} bits")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dsh-hf", description="Deep Sketch Hashing: find pictures by drawing.")
     parser.add_argument("--version", action="version", version=f"dsh-hf {__version__}")
@@ -197,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(run: Any, example: str) -> argparse.ArgumentParser:
         about = (run.__doc__ or "").strip()
         sub = commands.add_parser(
-            run.__name__,
+            run.__name__.replace("_", "-"),
             help=about,
             description=about,
             epilog=f"example: {example}",
@@ -253,6 +261,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--index", required=True, metavar="DIR", help="a gallery made by dsh-hf index")
     sub.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id")
     sub.add_argument("-k", type=int, default=10, help="number of results")
+
+    sub = command(import_caffe, "dsh-hf import-caffe deploy_it_64.caffemodel deploy_sk_64.caffemodel --out dsh-64")
+    sub.add_argument("image", help=".caffemodel of the image network")
+    sub.add_argument("sketch", help=".caffemodel of the sketch network; the same file where it holds both")
+    sub.add_argument("--out", required=True, metavar="DIR", help="a new folder for the checkpoint")
+    sub.add_argument("--bits", type=int, help="the code length that you rely on")
+    sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="stored weights")
     return parser
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 FORMAT_VERSION = 1
 PAPER_BITS = (32, 64, 128, 256)
+_PAPER_SIZES = {"caffenet": 227, "dsh-c2": 200}
 _PAPER_DROPOUT = {
     "sketchy": ([0.25, 0.25], [0.3, 0.4, 0.3, 0.4]),
     "tu-berlin": ([0.1, 0.2], [0.1, 0.3, 0.2, 0.3]),
@@ -76,24 +77,29 @@ class DSHConfig:
         _check_range("image_size", self.image_size, 32, 1024)
         _check_range("sketch_size", self.sketch_size, 32, 1024)
         _check_range("token_width", self.token_width, 4, 256)
+        _check_backbone("image_backbone", self.image_backbone, "image_size", self.image_size)
+        _check_backbone("sketch_backbone", self.sketch_backbone, "sketch_size", self.sketch_size)
+        self._check_lists()
+        _check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
+        _check_choice("dtype", self.dtype, ("float32", "float16", "bfloat16"))
+
+    def _check_lists(self) -> None:
         for name in ("image_mean", "image_std", "sketch_mean", "sketch_std"):
-            if not _are_numbers(getattr(self, name)) or len(getattr(self, name)) != 3:
-                raise ValueError(f"{name} needs three numbers, one a channel, got {getattr(self, name)!r}")
-        for name in ("sketch_hidden", "fusion_hidden", "sketch_dropout", "fusion_dropout"):
-            if not _are_numbers(getattr(self, name)):
-                raise ValueError(f"{name} needs a list of numbers, got {getattr(self, name)!r}")
-        for width in [*self.sketch_hidden, *self.fusion_hidden]:
-            _check_range("each width of sketch_hidden and fusion_hidden", width, 1, 65536)
+            _check_numbers(name, getattr(self, name))
+            if len(getattr(self, name)) != 3:
+                raise ValueError(f"{name} needs three numbers, one a channel, got {getattr(self, name)}")
         if min(*self.image_std, *self.sketch_std) <= 0:
             raise ValueError("image_std and sketch_std must be above 0")
+        for name in ("sketch_hidden", "fusion_hidden", "sketch_dropout", "fusion_dropout"):
+            _check_numbers(name, getattr(self, name))
+        for width in [*self.sketch_hidden, *self.fusion_hidden]:
+            _check_range("each width of sketch_hidden and fusion_hidden", width, 1, 65536)
         if len(self.sketch_dropout) != len(self.sketch_hidden):
             raise ValueError("sketch_dropout needs one rate for each layer of sketch_hidden")
         if len(self.fusion_dropout) != 2 * len(self.fusion_hidden):
             raise ValueError("fusion_dropout needs two rates for each stage of fusion_hidden")
         if not all(0 <= rate < 1 for rate in [*self.sketch_dropout, *self.fusion_dropout]):
             raise ValueError("dropout rates must be at least 0 and below 1")
-        _check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
-        _check_choice("dtype", self.dtype, ("float32", "float16", "bfloat16"))
 
     @classmethod
     def paper(cls, dataset: Literal["sketchy", "tu-berlin"], bits: int = 64) -> "DSHConfig":
@@ -125,8 +131,17 @@ class DSHConfig:
         )
 
 
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+def _check_numbers(name: str, values: object) -> None:
+    if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise ValueError(f"{name} must be a list of numbers, got {values!r}")
+
+
+def _check_backbone(name: str, backbone: str, size_name: str, size: int) -> None:
+    if not isinstance(backbone, str):
+        raise ValueError(f"{name} must be the name of a network, got {backbone!r}")
+    needed = _PAPER_SIZES.get(backbone, size)
+    if size != needed:
+        raise ValueError(f"the backbone {backbone!r} needs {size_name}={needed}, got {size}")
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -1,10 +1,12 @@
 """The trunks (the paper's C1 and C2, or timm's) and the heads that turn their features into hash outputs."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class CaffeNetTrunk(nn.Module):
@@ -25,6 +27,7 @@ class CaffeNetTrunk(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.pool5 = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
+        _fill_convolutions(self, without_bias=(self.conv1, self.conv3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the features of images."""
@@ -52,6 +55,7 @@ class SketchTrunk(nn.Module):
         self.conv3_1, self.norm3_1 = nn.Conv2d(128, 256, 3, padding=1), nn.BatchNorm2d(256)
         self.conv3_2, self.norm3_2 = nn.Conv2d(256, 256, 3, padding=1), nn.BatchNorm2d(256)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        _fill_convolutions(self, without_bias=(self.conv1,))
 
     def forward(self, sketches: Tensor) -> Tensor:
         """Give the features of sketches or sketch-tokens."""
@@ -61,6 +65,14 @@ class SketchTrunk(nn.Module):
         x = torch.relu(self.norm3_1(self.conv3_1(x)))
         x = self.pool(torch.relu(self.norm3_2(self.conv3_2(x))))
         return x.flatten(1)
+
+
+def _fill_convolutions(trunk: nn.Module, without_bias: Sequence[nn.Module]) -> None:
+    """Start a trunk as the published networks were: gaussian kernels, biases 1, and 0 where told."""
+    for layer in trunk.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, 0.0 if layer in without_bias else 1.0)
 
 
 class TimmTrunk(nn.Module):
@@ -148,3 +160,30 @@ class LateFusion(nn.Module):
         for token_layer, image_layer in zip(self.token_layers, self.image_layers, strict=True):
             x = torch.cat([token_layer(x), image_layer(x)], dim=1)
         return self.hash(x)
+
+
+def fill_head_as_published(head: SketchHead | LateFusion) -> None:
+    """Start a head as the published networks were: gaussian weights, biases 1, and 0 in the hash layer."""
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01 if layer is head.hash else 0.005)
+            nn.init.constant_(layer.bias, 0.0 if layer is head.hash else 1.0)
+
+
+class SkipInitialisation(TorchFunctionMode):
+    """Within this context networks are built without drawing random weights: for those that are filled next.
+
+    Memory that nobody wrote to is not taken yet, so a network built so costs neither time nor room.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Give the tensor back as it is where an initialiser is called."""
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsh_hf.codes import Codes, check_codes, hamming_distances
+from dsh_hf.files import replaced_atomically
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -205,13 +206,8 @@ def draw_pr_curve(evaluations: Mapping[str, Evaluation], path: str | os.PathLike
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced_atomically(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _checked(side: str, codes: ArrayLike, labels: ArrayLike, bits: int) -> tuple[Codes, Labels]:

@@ -20,8 +20,15 @@ from tqdm.auto import tqdm
 
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.configuration import DSHConfig
-from dsh_hf.encoders import LateFusion, SketchHead, build_trunk, share_convolutions
-from dsh_hf.files import write_atomically
+from dsh_hf.encoders import (
+    LateFusion,
+    SketchHead,
+    SkipInitialisation,
+    build_trunk,
+    fill_head_as_published,
+    share_convolutions,
+)
+from dsh_hf.files import replaced_atomically, write_atomically
 from dsh_hf.processing import Picture, prepare_image, prepare_sketch, sketch_to_tensor_layout
 from dsh_hf.tokens import TokenNetwork
 
@@ -75,6 +82,10 @@ class DSHModel(
             config.fusion_dropout,
             config.bits,
         )
+        if config.sketch_backbone == "dsh-c2":
+            fill_head_as_published(self.sketch_head)
+        if config.image_backbone == "caffenet":
+            fill_head_as_published(self.image_head)
         for name in ("image_mean", "image_std", "sketch_mean", "sketch_std"):
             value = torch.tensor(getattr(config, name)).reshape(1, 3, 1, 1)
             self.register_buffer(f"_{name}", value, persistent=False)
@@ -223,7 +234,8 @@ class DSHModel(
         single = _is_one_picture(inputs)
         if not single and not (hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")):
             raise TypeError(
-                f"inputs are one picture or a sequence of pictures (a list, a datasets column), not {type(inputs).__name__}"
+                "inputs are one picture or a sequence of pictures (a list, a datasets column), "
+                f"not {type(inputs).__name__}"
             )
         pictures: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
         if len(pictures) == 0:
@@ -286,7 +298,8 @@ class DSHModel(
                 f"train a model with `dsh-hf train --bits {bits}`"
             )
         try:
-            model = cls(config)
+            with SkipInitialisation():
+                model = cls(config)
         except (RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         model._load_weights(folder / WEIGHTS_NAME)
@@ -301,7 +314,7 @@ class DSHModel(
             raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or truncated ({error}): download or copy it again") from error
         expected = self.own_tensors()
@@ -312,13 +325,14 @@ class DSHModel(
                 f"unknown {surplus[:3]} ({len(surplus)} in all); use the two files of one checkpoint"
             )
         for name, tensor in expected.items():
-            if tensor.shape != stored[name].shape:
+            if tensor.shape != stored[name]:
                 raise CheckpointError(
-                    f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {tuple(stored[name].shape)}, "
+                    f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {stored[name]}, "
                     f"expected {tuple(tensor.shape)}"
                 )
-            with torch.no_grad():
-                tensor.copy_(stored[name])
+            # The file is mapped into memory: opened anew for each tensor, it never counts as a whole.
+            with torch.no_grad(), safetensors.safe_open(path, framework="pt") as file:
+                tensor.copy_(file.get_tensor(name))
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Give every tensor of the model once, by name: the shared convolutions under the sketch trunk's."""
@@ -343,9 +357,12 @@ class DSHModel(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save
+        from safetensors.torch import save_file
 
-        write_atomically(save_directory / WEIGHTS_NAME, save(self._stored_tensors(), metadata={"format": "pt"}))
+        with replaced_atomically(save_directory / WEIGHTS_NAME) as temporary:
+            save_file(self._stored_tensors(), temporary, metadata={"format": "pt"})
+        settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
+        write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config
 
 
 def _is_one_picture(inputs: Any) -> bool:

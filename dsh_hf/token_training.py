@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from dsh_hf.files import replaced_atomically
 from dsh_hf.tokens import TokenNetwork
 
 PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
@@ -204,9 +205,8 @@ def teach(paths: Sequence[Path], weights: Path, cache: Path, size: int) -> tuple
         with torch.inference_mode():
             found = hed(torch.from_numpy(pictures[number]).float()[None] / 255)
         edges[number] = (found[0] * 255).round().to(torch.uint8).numpy()
-        partial = kept.with_suffix(".partial")
-        Image.fromarray(edges[number, 0]).save(partial, format="PNG")
-        os.replace(partial, kept)
+        with replaced_atomically(kept) as temporary:
+            Image.fromarray(edges[number, 0]).save(temporary, format="PNG")
     return pictures, edges
 
 
@@ -340,9 +340,8 @@ def save_tokens(network: TokenNetwork, path: str | os.PathLike[str]) -> None:
     """Write the network's float32 weights as safetensors, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, partial)
-    os.replace(partial, path)
+    with replaced_atomically(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

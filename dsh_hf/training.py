@@ -206,17 +206,20 @@ class Trainer:
         )
 
     def _parameter_groups(self, model: DSHModel) -> list[dict[str, Any]]:
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        backbones = (self.config.model.sketch_backbone, self.config.model.image_backbone)
+        published = backbones == ("dsh-c2", "caffenet")  # there the biases learn twice as fast
+        groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault((name.split(".")[0].endswith("head"), parameter.ndim > 1), []).append(parameter)
+                head, doubled = name.split(".")[0].endswith("head"), published and _is_layer_bias(name)
+                groups.setdefault((head, parameter.ndim > 1, doubled), []).append(parameter)
         return [
             {
                 "params": parameters,
                 "weight_decay": self.config.weight_decay if matrix else 0.0,
-                "rate": self.config.learning_rate * (3 if head else 1),
+                "rate": self.config.learning_rate * (3 if head else 1) * (2 if doubled else 1),
             }
-            for (head, matrix), parameters in groups.items()
+            for (head, matrix, doubled), parameters in groups.items()
         ]
 
     def _code_steps(self, state: TrainingState) -> dict[str, Any]:
@@ -346,6 +349,11 @@ def _average(state: TrainingState, step: int) -> None:
     with torch.no_grad():
         for name, tensor in trained_tensors(state.model).items():
             state.averaged[name].lerp_(tensor, 1 - keep)
+
+
+def _is_layer_bias(name: str) -> bool:
+    """Tell a bias of a convolution or fully connected layer of the published networks from BatchNorm's."""
+    return name.endswith(".bias") and ".norm" not in name
 
 
 def _shuffled(count: int) -> NDArray[np.intp]:

@@ -360,7 +360,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(engine, saved, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dsh_hf.index.files.replace", killed)
+    monkeypatch.setattr("pathlib.Path.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         index.save(saved)
     assert saved.read_bytes() == before

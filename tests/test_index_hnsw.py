@@ -61,8 +61,8 @@ def test_one_query_without_a_full_answer_leaves_the_others_theirs(codes, index, 
         def __init__(self, graph):
             self.graph, self.sizes = graph, []
 
-        def set_ef(self, ef):
-            self.graph.set_ef(ef)
+        def __getattr__(self, name):
+            return getattr(self.graph, name)
 
         def knn_query(self, floats, k):
             self.sizes.append(len(floats))
@@ -99,14 +99,34 @@ def test_the_graph_is_built_anew_when_most_codes_are_gone(codes, index):
     assert ids[:, 0].tolist() == list(range(400, 600))
 
 
-def test_opening_takes_the_saved_graph_and_goes_on_from_it(codes, index, tmp_path, monkeypatch):
+def test_an_interrupted_add_goes_on_with_the_next_call(codes, monkeypatch):
+    index = open_index("hnsw", bits=40)
+    unpack, calls = index._floats, []
+
+    def interrupted(chunk):
+        calls.append(len(chunk))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return unpack(chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hnsw, "CHUNK", 100)
+        patch.setattr(index, "_floats", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(codes)
+    assert index._graph.get_current_count() == 200
+    distances, ids = index.search(codes, 1)
+    assert not distances.any()
+    assert ids[:, 0].tolist() == list(range(600))
+
+
+def test_opening_takes_the_saved_graph_and_goes_on_from_it(codes, index, tmp_path):
     index.remove(range(100))
     index.save(tmp_path / "index")
-    with monkeypatch.context() as patch:
-        patch.setattr(hnsw.HnswIndex, "_rows_live", lambda *_: pytest.fail("the graph was built again"))
-        again = open_index("hnsw", bits=40, path=tmp_path / "index")
-        for before, after in zip(index.search(codes, 20), again.search(codes, 20), strict=True):
-            assert np.array_equal(before, after)
+    again = open_index("hnsw", bits=40, path=tmp_path / "index")
+    assert again._graph.get_current_count() == 600
+    for before, after in zip(index.search(codes, 20), again.search(codes, 20), strict=True):
+        assert np.array_equal(before, after)
     more = pack_signs(np.random.default_rng(1).standard_normal((2000, 40)))
     again.add(more)  # beyond the room that was saved
     again.add(codes[:50], ids=range(50))  # codes that the saved graph holds as removed

@@ -2,9 +2,7 @@
 
 import io
 import logging
-import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import PIL.Image
+
+from dsh_hf.files import write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -329,9 +329,7 @@ def _cache_path(code: str, size: int, layer: str) -> Path | None:
 
 def _keep(png: bytes, path: Path) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(png)
-        os.replace(file.name, path)
+        write_atomically(path, png)
     except OSError as error:  # a full or read-only disk costs time, not the picture
         logger.debug("%s could not be kept: %s", path, error)
 

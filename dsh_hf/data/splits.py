@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from dsh_hf.files import write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -35,10 +36,8 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the split as JSON, whole or not at all."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        unfinished.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(Path(path), text.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import uuid
-from os import PathLike, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dsh_hf.files import replaced_atomically
 from dsh_hf.index.base import IndexFileError
 
 FORMAT_VERSION = 1
@@ -26,15 +26,8 @@ def write_index_file(path: str | PathLike[str], header: dict[str, Any], tensors:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": FORMAT_VERSION, **header})
     metadata = {HEADER: text, CHECKSUM: _checksum(text, tensors)}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
+    with replaced_atomically(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors]:

@@ -16,7 +16,7 @@ from dsh_hf.index.files import Tensors
 from dsh_hf.index.local import Places, Rows
 
 M = 16  # links a code
-EF_CONSTRUCTION = 100  # candidates kept while a code is linked
+EF_CONSTRUCTION = 200  # candidates kept while a code is linked
 EF = 200  # candidates kept in a search, or twice k where that is more
 CHUNK = 16_384  # codes unpacked to floats at a time
 
@@ -46,6 +46,7 @@ class HnswIndex(ExactIndex):
             return stats | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": EF}
 
     def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
+        self._link()
         k = min(k, self._live_rows)
         for start in range(0, len(queries), CHUNK):
             yield from self._ask(queries[start : start + CHUNK], k)
@@ -65,23 +66,27 @@ class HnswIndex(ExactIndex):
             yield rows, hamming_distances(query[None], self._codes(rows))[0]
 
     def _rows_live(self, rows: Places) -> None:
-        held = self._graph.get_current_count()
-        for row in rows[rows < held].tolist():
+        for row in rows[rows < self._graph.get_current_count()].tolist():
             self._graph.unmark_deleted(row)
-        new = rows[rows >= held]
-        if held + new.size > self._graph.get_max_elements():
-            self._graph.resize_index(max(2 * held, held + new.size))
-        for start in range(0, new.size, CHUNK):
-            chunk = new[start : start + CHUNK]
-            self._graph.add_items(self._floats(self._codes(chunk)), chunk)
+        self._link()
 
     def _rows_empty(self, rows: Places) -> None:
+        self._link()
         for row in rows.tolist():
             self._graph.mark_deleted(row)
 
+    def _link(self) -> None:
+        """Put every row into the graph that is not in it yet, be it since an earlier add was interrupted."""
+        held, rows = self._graph.get_current_count(), self._sizes.array.size
+        if rows > self._graph.get_max_elements():
+            self._graph.resize_index(max(2 * held, rows))
+        for start in range(held, rows, CHUNK):
+            chunk = np.arange(start, min(start + CHUNK, rows))
+            self._graph.add_items(self._floats(self._codes(chunk)), chunk)
+
     def _rows_renumbered(self) -> None:
         self._clear_graph()
-        self._rows_live(np.arange(self._live_rows))
+        self._link()
 
     def _clear_graph(self) -> None:
         self._graph = self._make("l2", self.bits)
@@ -89,6 +94,7 @@ class HnswIndex(ExactIndex):
 
     def _state(self) -> tuple[dict[str, Any], Tensors]:
         # What hnswlib gives to be pickled, without the pickle: codes and graph are one file, one checksum.
+        self._link()
         state = self._graph.__getstate__()[0]
         tensors = {f"graph.{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
         plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
