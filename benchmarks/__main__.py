@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``main(argv)`` of the module that is named first; give 0, or 2 where the input is at fault."""
+    """Run ``main(argv)`` of the module that is named first; give its status, or 2 where the input is at fault."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     files = {file.stem: file for file in sorted(Path(__file__).parent.glob("[!_]*.py"))}
     if name in ("-h", "--help"):
@@ -21,11 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m benchmarks: no benchmark {name!r}; there are {', '.join(files)}", file=sys.stderr)
         return 2
     try:
-        importlib.import_module(f"benchmarks.{name}").main(rest)
+        return importlib.import_module(f"benchmarks.{name}").main(rest) or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"python -m benchmarks {name}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

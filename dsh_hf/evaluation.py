@@ -189,9 +189,13 @@ def draw_pr_curve(evaluations: Mapping[str, Evaluation], path: str | os.PathLike
 
     Raises:
         ValueError: ``evaluations`` is empty.
+        ImportError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "dsh-hf[train]"') from error
 
     if not evaluations:
         raise ValueError("evaluations is empty: there is no curve to draw")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
@@ -70,9 +71,9 @@ class DSHModel(
         super().__init__()
         self.config = config
         self.tokens = TokenNetwork(config.token_width)
-        self.sketch_trunk = build_trunk(config.sketch_backbone)
+        self.sketch_trunk = build_trunk(config.sketch_backbone, config.sketch_size)
         self.token_trunk = share_convolutions(self.sketch_trunk)
-        self.image_trunk = build_trunk(config.image_backbone)
+        self.image_trunk = build_trunk(config.image_backbone, config.image_size)
         self.sketch_head = SketchHead(
             self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, config.bits
         )
@@ -330,9 +331,11 @@ class DSHModel(
                     f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {stored[name]}, "
                     f"expected {tuple(tensor.shape)}"
                 )
-            # The file is mapped into memory: opened anew for each tensor, it never counts as a whole.
+        # The file is mapped into memory: opened anew for each portion, it is never there as a whole.
+        for portion in _portions(expected):
             with torch.no_grad(), safetensors.safe_open(path, framework="pt") as file:
-                tensor.copy_(file.get_tensor(name))
+                for name, tensor in portion.items():
+                    tensor.copy_(file.get_tensor(name))
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Give every tensor of the model once, by name: the shared convolutions under the sketch trunk's."""
@@ -356,6 +359,23 @@ class DSHModel(
             for name, tensor in self.own_tensors().items()
         }
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **arguments: Any) -> str | None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder; an earlier checkpoint stays until both are.
+
+        Args:
+            save_directory: the folder, made where missing.
+            arguments: as ``huggingface_hub.PyTorchModelHubMixin.save_pretrained`` takes them.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The mixin deletes the old config.json before it begins, so it gets a folder of its own.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as fresh:
+            answer = super().save_pretrained(fresh, **arguments)
+            for file in sorted(Path(fresh).iterdir()):
+                if file.name != "README.md" or not (folder / file.name).exists():  # a card may have been written
+                    file.replace(folder / file.name)
+        return answer
+
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file
 
@@ -363,6 +383,17 @@ class DSHModel(
             save_file(self._stored_tensors(), temporary, metadata={"format": "pt"})
         settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
         write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config
+
+
+def _portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Part tensors, in order, into portions of about 16 million numbers, or of one larger tensor."""
+    portion: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        portion[name] = tensor
+        if sum(part.numel() for part in portion.values()) > 2**24:
+            yield portion
+            portion = {}
+    yield portion
 
 
 def _is_one_picture(inputs: Any) -> bool:

@@ -34,10 +34,12 @@ class Losses:
 class Objective:
     """J of the paper's equation 5 for given labels and word vectors, with the steps that lower it.
 
-    ``balanced`` weights a pair of the same class so that all same-class pairs count as much as all others,
-    and divides each loss by its number of terms (pairs of unit similarity, word-vector entries, bits), so that
-    ``semantic_weight`` (lambda) and ``quantization_weight`` (gamma) are of order 0.01 to 1. ``paper`` is the
-    published form: unweighted sums.
+    ``balanced`` weights a pair of the same class so that all same-class pairs count as much as all others, asks of
+    other pairs the similarity -1 / (classes - 1), the least that so many code words can have on average, and
+    divides each loss by its number of terms (pairs of unit similarity, word-vector entries, bits), so that
+    ``semantic_weight`` (lambda) and ``quantization_weight`` (gamma) are of order 0.01 to 1. With the -1 of W instead,
+    which is out of reach, the codes give some of their bits away to come nearer to it: all images get one value
+    there, all sketches the other. ``paper`` is the published form: unweighted sums, and -1.
 
     Args:
         image_labels: int class labels of the images, shape ``(n1,)``.
@@ -80,6 +82,7 @@ class Objective:
         if mode == "paper":
             self.vectors = vectors
             self.same_weight = 1.0
+            self.different_target = -1.0
             self.pair_scale = 1.0
             self.semantic_scale = {"image": semantic_weight, "sketch": semantic_weight}
             self.quantization_scale = {"image": quantization_weight, "sketch": quantization_weight}
@@ -88,6 +91,7 @@ class Objective:
         self.vectors = vectors / max(float(np.sqrt(np.mean(vectors**2))), 1e-12)
         others = n1 * n2 - same
         self.same_weight = max(others / same, 1.0) if same > 0 else 1.0
+        self.different_target = -1 / max(classes - 1, 1)
         self.pair_scale = 1 / ((self.same_weight * same + others) * bits**2)
         self.semantic_scale = {
             "image": semantic_weight / (n1 * vectors.shape[1]),
@@ -157,8 +161,9 @@ class Objective:
         others = len(image_codes) * len(sketch_codes) - same
         same_products = float(np.sum(image_sums * sketch_sums))
         all_products = float(image_sums.sum(axis=0) @ sketch_sums.sum(axis=0))
-        total = self.bits**2 * (self.same_weight * same + others)
-        total -= 2 * self.bits * ((self.same_weight + 1) * same_products - all_products)
+        target = self.different_target
+        total = self.bits**2 * (self.same_weight * same + target**2 * others)
+        total -= 2 * self.bits * ((self.same_weight - target) * same_products + target * all_products)
         total += float(np.sum(gram_image.astype(np.float64) * gram_sketch))
         if self.same_weight != 1:
             for _, rows_i, rows_s in self._shared_classes():
@@ -179,7 +184,9 @@ class Objective:
                 continue
             own = others[other_rows_of[label]]
             gram = shared_gram + self.pair_scale * (self.same_weight - 1) * (own.T @ own)
-            linear = self.pair_scale * self.bits * ((self.same_weight + 1) * sums[label] - everything)
+            target = self.different_target
+            linear = (self.same_weight - target) * sums[label] + target * everything
+            linear = self.pair_scale * self.bits * linear
             linear = linear + semantic * (basis.T @ self.vectors[label])
             wanted = linear + quantization * outputs[rows]
             updated[rows] = _gauss_seidel(codes[rows], wanted, gram)

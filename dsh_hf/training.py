@@ -180,7 +180,7 @@ class Trainer:
         fill(state.model, state.averaged)
         state.model.eval()
         state.model.save_pretrained(self.out / "checkpoint")
-        return state.model
+        return DSHModel.from_pretrained(self.out / "checkpoint", device=self.device)  # the weights as stored
 
     def _start(self) -> TrainingState:
         model = DSHModel(self.config.model)

@@ -595,3 +595,23 @@ def test_offline_only_what_was_downloaded_opens(hub, model, saved, tmp_path):
     asked = len(hub.requests)
     assert DSHModel.from_pretrained("org/model", **options).fingerprint == model.fingerprint
     assert len(hub.requests) == asked
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    old = tiny_model(seed=0)
+    old.save_pretrained(tmp_path / "checkpoint")
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny_model(seed=1).save_pretrained(tmp_path / "checkpoint")
+    assert DSHModel.from_pretrained(tmp_path / "checkpoint").fingerprint == old.fingerprint
+    assert not [path for path in (tmp_path / "checkpoint").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
+def test_backbones_are_built_for_the_configured_size(backbone):
+    config = DSHConfig(image_backbone=backbone, sketch_backbone=backbone, image_size=64, sketch_size=48)
+    assert DSHModel(config).encode_images(np.zeros((90, 70, 3), np.uint8)).shape == (8,)

@@ -27,7 +27,7 @@ def random_problem(seed, bits=6, classes=4, n1=30, n2=20, d=5, mode="balanced", 
 def dense_losses(objective, image_codes, sketch_codes, basis, image_outputs, sketch_outputs):
     """J written out as in the paper, with W."""
     same = objective.labels["image"][:, None] == objective.labels["sketch"]
-    w = np.where(same, 1, -1)
+    w = np.where(same, 1, objective.different_target)
     weight = np.where(same, objective.same_weight, 1)
     pairwise = objective.pair_scale * np.sum(weight * (objective.bits * w - image_codes @ sketch_codes.T) ** 2)
     semantic = quantization = 0.0
@@ -146,6 +146,23 @@ def test_published_form_collapses_where_balanced_does_not():
             pack_signs(sketch_codes), pack_signs(image_codes), labels, labels, bits=bits, ks=(5,)
         ).map
     assert results["paper"] < 0.1 < 0.99 < results["balanced"]
+
+
+@pytest.mark.parametrize(("mode", "idle"), [("balanced", False), ("paper", True)])
+def test_no_bit_is_given_away(mode, idle):
+    """With W's -1, some bits end up the same for all images; with a target in reach, none does."""
+    classes, bits = 125, 64
+    labels = np.repeat(np.arange(classes), 3)
+    words = np.random.default_rng(0).normal(size=(classes, 20))
+    objective = Objective(labels, labels, words, bits, mode=mode)
+    image_codes, sketch_codes = (initial_codes(labels, classes, bits, seed) for seed in (0, 0))
+    for _ in range(20):
+        basis = objective.basis(image_codes, sketch_codes)
+        image_codes = objective.update_image_codes(image_codes, sketch_codes, basis, image_codes)
+        sketch_codes = objective.update_sketch_codes(sketch_codes, image_codes, basis, sketch_codes)
+    same_for_all = np.abs(image_codes.mean(axis=0)) > 0.9
+    assert same_for_all.any() == idle
+    assert (np.mean(image_codes != sketch_codes) > 0.01) == idle
 
 
 def test_outputs_have_a_say_when_gamma_is_large():

@@ -4,6 +4,8 @@ import io
 import os
 import struct
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -74,8 +76,9 @@ def with_rounded_corners(subject):
     return page
 
 
-def sixteen_bit(subject, white):
-    return as_file(Image.fromarray((np.asarray(draw(subject).convert("L")) / 255 * white).astype(np.uint16)), "PNG")
+def sixteen_bit(subject, ink, paper):
+    grey = ink + np.asarray(draw(subject).convert("L")) / 255 * (paper - ink)
+    return as_file(Image.fromarray(grey.astype(np.uint16)), "PNG")
 
 
 def turned_by_exif(subject, orientation):
@@ -142,8 +145,8 @@ WAYS = {
         EXACT,
     ),
     "one bit": (lambda s: as_file(draw(s).convert("1"), "PNG"), EXACT),
-    "16-bit grey": (partial(sixteen_bit, white=65535), EXACT),
-    "16-bit grey, dim": (partial(sixteen_bit, white=30000), EXACT),
+    "16-bit grey": (partial(sixteen_bit, ink=20000, paper=65535), EXACT),
+    "16-bit grey, dim": (partial(sixteen_bit, ink=0, paper=30000), EXACT),
     "CMYK JPEG": (lambda s: as_file(draw(s).convert("CMYK"), "JPEG", quality=90), EXACT),
     "poor JPEG": (lambda s: as_file(draw(s), "JPEG", quality=40), EXACT),
     "uint8 array": (lambda s: np.asarray(draw(s)), EXACT),
@@ -304,6 +307,12 @@ def test_images_of_every_mode_become_rgb(mode):
     assert prepare_image(picture, 32).tolist() == np.full((32, 32, 3), 255).tolist()
 
 
+def test_sixteen_bits_are_reduced_to_eight_not_clipped():
+    grey = (np.arange(0, 256, 4, dtype=np.uint16) * 257)[None].repeat(64, axis=0)
+    prepared = prepare_image(as_file(Image.fromarray(grey), "PNG"), 64)
+    assert prepared[5, :, 0].tolist() == list(range(0, 256, 4))
+
+
 def test_transparent_parts_of_an_image_are_white():
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((10, 200, 30, 255), (0, 0, 32, 64))
@@ -429,16 +438,23 @@ def test_broken_exif_does_not_cost_the_picture(kind):
     assert prepare_sketch(broken, SIZE).min() < 40
 
 
-def test_one_image_may_be_prepared_by_many_threads(tmp_path):
+def test_one_image_given_to_many_threads_is_decoded_by_one_at_a_time(tmp_path):
     (tmp_path / "a.png").write_bytes(noise())
+    shared = Image.open(tmp_path / "a.png")  # not decoded yet
+    decode, decoding, decoded = shared.load, [], []
+
+    def slow_load():
+        if not decoded:
+            decoding.append(threading.current_thread().name)
+            time.sleep(0.05)
+            decode()
+            decoded.append(True)
+
+    shared.load = slow_load
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: prepare_image(shared, 32), range(8)))
+    assert len(decoding) == 1
     expected = prepare_image(tmp_path / "a.png", 32)
-    shared, results = Image.open(tmp_path / "a.png"), []  # not decoded yet
-    threads = [threading.Thread(target=lambda: results.append(prepare_image(shared, 32))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 8
     assert all(np.array_equal(result, expected) for result in results)
 
 
