@@ -35,6 +35,7 @@ from dsh_hf.tokens import TokenNetwork
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+_PORTION = 2**24  # numbers that are read from a checkpoint at once, if not one tensor alone has more
 
 
 class CheckpointError(OSError):
@@ -386,11 +387,11 @@ class DSHModel(
 
 
 def _portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Part tensors, in order, into portions of about 16 million numbers, or of one larger tensor."""
+    """Part tensors, in order, into portions that have just enough numbers."""
     portion: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         portion[name] = tensor
-        if sum(part.numel() for part in portion.values()) > 2**24:
+        if sum(part.numel() for part in portion.values()) > _PORTION:
             yield portion
             portion = {}
     yield portion

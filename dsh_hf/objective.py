@@ -77,8 +77,8 @@ class Objective:
         self.classes = classes
         vectors = np.asarray(word_vectors, dtype=np.float32)
         n1, n2 = len(image_labels), len(sketch_labels)
-        counts = self._class_counts("image").astype(np.float64), self._class_counts("sketch").astype(np.float64)
-        same = float(counts[0] @ counts[1])
+        self._rows = {view: _rows_by_class(labels, classes) for view, labels in self.labels.items()}
+        same = self._same_class_pairs()
         if mode == "paper":
             self.vectors = vectors
             self.same_weight = 1.0
@@ -157,7 +157,7 @@ class Objective:
         image_sums = self.class_sums("image", image_codes).astype(np.float64)
         sketch_sums = self.class_sums("sketch", sketch_codes).astype(np.float64)
         gram_image, gram_sketch = image_codes.T @ image_codes, sketch_codes.T @ sketch_codes
-        same = float(self._class_counts("image").astype(np.float64) @ self._class_counts("sketch"))
+        same = self._same_class_pairs()
         others = len(image_codes) * len(sketch_codes) - same
         same_products = float(np.sum(image_sums * sketch_sums))
         all_products = float(image_sums.sum(axis=0) @ sketch_sums.sum(axis=0))
@@ -166,7 +166,7 @@ class Objective:
         total -= 2 * self.bits * ((self.same_weight - target) * same_products + target * all_products)
         total += float(np.sum(gram_image.astype(np.float64) * gram_sketch))
         if self.same_weight != 1:
-            for _, rows_i, rows_s in self._shared_classes():
+            for rows_i, rows_s in zip(self._rows["image"], self._rows["sketch"], strict=True):
                 grams = [codes.T @ codes for codes in (image_codes[rows_i], sketch_codes[rows_s])]
                 total += (self.same_weight - 1) * float(np.sum(grams[0].astype(np.float64) * grams[1]))
         return self.pair_scale * total
@@ -175,14 +175,13 @@ class Objective:
         other_view = "sketch" if view == "image" else "image"
         sums = self.class_sums(other_view, others)
         everything = sums.sum(axis=0)
-        rows_of, other_rows_of = self._rows_by_class(view), self._rows_by_class(other_view)
         semantic, quantization = self.semantic_scale[view], self.quantization_scale[view]
         shared_gram = self.pair_scale * (others.T @ others) + semantic * (basis.T @ basis)
         updated = codes.copy()
-        for label, rows in enumerate(rows_of):
+        for label, rows in enumerate(self._rows[view]):
             if len(rows) == 0:
                 continue
-            own = others[other_rows_of[label]]
+            own = others[self._rows[other_view][label]]
             gram = shared_gram + self.pair_scale * (self.same_weight - 1) * (own.T @ own)
             target = self.different_target
             linear = (self.same_weight - target) * sums[label] + target * everything
@@ -192,28 +191,23 @@ class Objective:
             updated[rows] = _gauss_seidel(codes[rows], wanted, gram)
         return updated
 
-    def _rows_by_class(self, view: str) -> list[NDArray[np.intp]]:
-        order = np.argsort(self.labels[view], kind="stable")
-        return np.split(order, np.cumsum(self._class_counts(view))[:-1])
-
-    def _shared_classes(self) -> list[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
-        pairs = zip(self._rows_by_class("image"), self._rows_by_class("sketch"), strict=True)
-        return [(label, i, s) for label, (i, s) in enumerate(pairs) if len(i) and len(s)]
-
-    def _class_counts(self, view: str) -> NDArray[np.intp]:
-        return np.bincount(self.labels[view], minlength=self.classes)
+    def _same_class_pairs(self) -> float:
+        return float(sum(len(i) * len(s) for i, s in zip(self._rows["image"], self._rows["sketch"], strict=True)))
 
     def class_sums(self, view: str, codes: Array) -> Array:
         """Sum the codes of each class of a view, shape ``(classes, bits)``."""
-        sums = np.zeros((self.classes, codes.shape[1]), dtype=np.float32)
-        np.add.at(sums, self.labels[view], codes)
-        return sums
+        return np.stack([codes[rows].sum(axis=0) for rows in self._rows[view]])
 
 
 def initial_codes(labels: NDArray, classes: int, bits: int, seed: int) -> Array:
     """Start from one random code word a class, -1 and +1, shape ``(n, bits)``; the same for both views."""
     words = np.random.default_rng(seed).integers(0, 2, size=(classes, bits)) * 2 - 1
     return words[labels].astype(np.float32)
+
+
+def _rows_by_class(labels: NDArray, classes: int) -> list[NDArray[np.intp]]:
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(labels, minlength=classes))[:-1])
 
 
 def _gauss_seidel(codes: Array, wanted: Array, gram: Array) -> Array:
