@@ -397,3 +397,9 @@ def test_opening_a_checkpoint_draws_no_random_weights(files, tmp_path):
     state = torch.get_rng_state()
     DSHModel.from_pretrained(tmp_path / "out")
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_checkpoint_larger_than_a_portion_opens_whole(files, tmp_path, monkeypatch):
+    whole = fingerprint(files, tmp_path)
+    monkeypatch.setattr("dsh_hf.modeling._PORTION", 100_000)
+    assert DSHModel.from_pretrained(tmp_path / "usual").fingerprint == whole

@@ -21,14 +21,14 @@ def picture(path, mode="RGB"):
 
 @pytest.fixture
 def root(tmp_path):
-    base = tmp_path / "256x256"
+    base = tmp_path / "unpacked" / "256x256"
     for name, stems in SKETCHES.items():
         for stem in stems:
             picture(base / "sketch" / "tx_000000000000" / name / f"{stem}.png", mode="L")
     for name, stems in PHOTOS.items():
         for stem in stems:
             picture(base / "photo" / "tx_000000000000" / name / f"{stem}.jpg")
-    return tmp_path
+    return tmp_path / "unpacked"
 
 
 def test_gives_sketches_and_images_with_the_same_sorted_classes(root):
