@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_arguments(args)
         files = files_to_send(args.checkpoint)
-        model = check_checkpoint(args.checkpoint)
+        model = check_checkpoint(args.checkpoint, args.repo)
     except (ValueError, OSError) as error:
         return _fail(2, error)
     print(f"{args.checkpoint} -> {args.repo}, codes of {model.config.bits} bits, {model.fingerprint[:16]}...")
     for path in files:
         print(f"{path.stat().st_size:>12,}  {path.relative_to(args.checkpoint)}")
     print(f"{sum(path.stat().st_size for path in files):>12,}  bytes in {len(files)} files")
-    if args.repo not in check_card(args.checkpoint):
+    if args.repo not in check_card(args.checkpoint, args.repo):
         print(f"note: the card's snippet does not name {args.repo}; write_card(folder, repo_id=...) would")
     if args.dry_run:
         print("dry run: all checks passed, nothing was sent")
@@ -82,7 +82,7 @@ def files_to_send(folder: Path) -> list[Path]:
     return files
 
 
-def check_checkpoint(folder: Path) -> "DSHModel":
+def check_checkpoint(folder: Path, repo_id: str) -> "DSHModel":
     """Open the model and check that card, evaluation and probes are there and of this very model.
 
     Raises:
@@ -91,7 +91,6 @@ def check_checkpoint(folder: Path) -> "DSHModel":
     """
     from dsh_hf import DSHModel
 
-    check_card(folder)
     evaluation = read_record(folder / EVALUATION_NAME, ["fingerprint"])
     model = DSHModel.from_pretrained(folder)
     if evaluation["fingerprint"] != model.fingerprint:
@@ -99,6 +98,7 @@ def check_checkpoint(folder: Path) -> "DSHModel":
             f"{folder / EVALUATION_NAME} is of a model with the fingerprint {evaluation['fingerprint']}, the "
             f"weights here have {model.fingerprint}: evaluate these weights and write the card anew"
         )
+    check_card(folder, repo_id)
     check_probes(model, folder, tolerance_bits=1)  # another processor rounds sums otherwise
     return model
 

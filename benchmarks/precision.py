@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dsh_hf import DSHModel
+from dsh_hf.cli import RELEASED
 from dsh_hf.modeling import WEIGHTS_NAME
 from dsh_hf.token_training import find_pictures
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print a table: stored as, MB, share of code bits that differ from those of the opened checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks precision", description=__doc__)
     parser.add_argument("pictures", help="folder of pictures")
-    parser.add_argument("--checkpoint", default="model_card/dsh-sketchy-subset", help="folder or Hub id")
+    parser.add_argument("--checkpoint", default=str(RELEASED), help="folder or Hub id")
     parser.add_argument("--limit", type=int, default=1000, help="pictures, evenly spread over the folder")
     arguments = parser.parse_args(argv)
     model = DSHModel.from_pretrained(arguments.checkpoint)

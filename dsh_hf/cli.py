@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dsh_hf.configuration import DSHConfig
     from dsh_hf.data import Split
 
-DEFAULT_CHECKPOINT = "model_card/dsh-sketchy-subset"
+# In a clone the released checkpoint lies beside the package; elsewhere --checkpoint has to be given.
+RELEASED = Path(__file__).resolve().parents[1] / "model_card" / "dsh-sketchy-subset"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a model on Sketchy, and leave a checkpoint with its split and how it was made."""
-    from dsh_hf.data import class_vectors, load_quickdraw, load_sketchy, make_split
+    from dsh_hf.data import load_quickdraw, load_sketchy, make_split
     from dsh_hf.data.openmoji import openmoji_images, openmoji_sketches
     from dsh_hf.data.quickdraw import sketchy_words
     from dsh_hf.files import write_atomically
@@ -74,12 +75,11 @@ def train(arguments: argparse.Namespace) -> None:
     parts["train_sketches"], parts["train_images"] = _join(sketches), _join(images)
     if not arguments.validate:
         del parts["validation_sketches"]
-    config = TrainingConfig(
+    weights = ("semantic_weight", "quantization_weight", "code_word_weight")
+    given = {name: value for name in weights if (value := getattr(arguments, name)) is not None}
+    config = (TrainingConfig.paper if arguments.mode == "paper" else TrainingConfig)(
         model=_networks(arguments),
-        mode=arguments.mode,
-        semantic_weight=arguments.semantic_weight,
-        quantization_weight=arguments.quantization_weight,
-        code_word_weight=arguments.code_word_weight,
+        **given,
         rounds=arguments.rounds,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
@@ -88,17 +88,22 @@ def train(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     out = Path(arguments.out)
-    trainer = Trainer(config, parts, out, word_vectors=class_vectors(names), device=arguments.device)
+    trainer = Trainer(config, parts, out, device=_device(arguments.device))
     model = trainer.train(resume=not arguments.restart)
     split.save(out / "checkpoint" / "split.json")
-    weights = [_source(config.model.image_backbone, "Apache-2.0; ImageNet", None)] if config.imagenet_weights else []
+    initial = [
+        _source("sketch-token network of dsh_hf", "taught by HED (MIT) on Caltech-101 and OpenMoji", None),
+        _source("GloVe 6B word vectors", "PDDL 1.0", None),
+    ]
+    if config.imagenet_weights:
+        initial.append(_source(config.model.image_backbone, "Apache-2.0; trained on ImageNet", None))
     about = {
         "command": "dsh-hf " + shlex.join(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {trainer.device}",
         "seed": arguments.seed,
         "data": sources,
-        "initial_weights": weights,
+        "initial_weights": initial,
         "fingerprint": model.fingerprint,
     }
     write_atomically(out / "checkpoint" / "training.json", _json(about))
@@ -109,7 +114,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Measure a checkpoint: print a table, write evaluation.json and pr_curve.png."""
+    """Measure a checkpoint: print a table, write evaluation.json, pr_curve.png, and with them probes and card."""
     import numpy as np
 
     from dsh_hf import DSHModel
@@ -117,11 +122,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
+    from dsh_hf.model_card import write_card, write_probes
     from dsh_hf.training_data import undecoded
 
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=arguments.device)
+    if not arguments.out and not Path(arguments.checkpoint).is_dir():
+        raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
+    model = DSHModel.from_pretrained(arguments.checkpoint, device=_device(arguments.device))
     data = load_sketchy(arguments.sketchy)
-    split = _split_of(arguments.checkpoint) or make_split(data, "open", 0)
+    split = _split_of(arguments.checkpoint)
+    if split is None:
+        split = make_split(data, "open", 0)
+        print(f"{arguments.checkpoint} has no split.json: measured on the split 'open', seed 0")
     parts = split.select(data)
     queries, gallery = parts["query_sketches"], parts["gallery_images"]
     began = time.perf_counter()
@@ -155,8 +166,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "command": "dsh-hf " + shlex.join(arguments.given),
     }
     write_atomically(out / "evaluation.json", _json(about))
-    draw_pr_curve({f"{result.bits} bits, mAP {result.map:.3f}": result}, out / "pr_curve.png")
-    print(f"written: {out / 'evaluation.json'}, {out / 'pr_curve.png'}")
+    draw_pr_curve({f"{result.bits} bits": result}, out / "pr_curve.png")
+    written = ["evaluation.json", "pr_curve.png"]
+    if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
+        written += [write_probes(model, out).name, write_card(out).name]
+    print(f"written to {out}: {', '.join(written)}")
 
 
 def index(arguments: argparse.Namespace) -> None:
@@ -164,12 +178,14 @@ def index(arguments: argparse.Namespace) -> None:
     from dsh_hf import DSHModel, SketchRetriever
     from dsh_hf.retrieval import MANIFEST_NAME
 
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=arguments.device)
+    model = DSHModel.from_pretrained(arguments.checkpoint, device=_device(arguments.device))
     out, folder = Path(arguments.out), Path(arguments.folder).resolve()
     if (out / MANIFEST_NAME).is_file():
         retriever = SketchRetriever.load(out, model)
         if retriever.folder != folder:
             raise ValueError(f"{out} holds the gallery of {retriever.folder}: give another --out for {folder}")
+        if retriever.engine != arguments.engine:
+            raise ValueError(f"{out} holds a gallery of the engine {retriever.engine}: give another --out")
         changes = retriever.sync(show_progress_bar=True)
     else:
         retriever = SketchRetriever.from_folder(folder, model, engine=arguments.engine, show_progress_bar=True)
@@ -212,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
             help=about,
             description=about,
             epilog=f"example: {example}",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
         sub.set_defaults(run=run)
         return sub
@@ -234,9 +250,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--sketch-size", type=int, default=112, help="pixels")
     sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float16", help="stored weights")
     sub.add_argument("--mode", choices=("balanced", "paper"), default="balanced", help="the objective")
-    sub.add_argument("--semantic-weight", type=float, default=0.1, help="lambda")
-    sub.add_argument("--quantization-weight", type=float, default=0.1, help="gamma")
-    sub.add_argument("--code-word-weight", type=float, default=0.3, help="of the class's word in the network step")
+    sub.add_argument("--semantic-weight", type=float, help="lambda; 0.1, in paper mode 0.01")
+    sub.add_argument("--quantization-weight", type=float, help="gamma; 0.1, in paper mode 1e-5")
+    sub.add_argument("--code-word-weight", type=float, help="of the class's word in the network step; 0.3, paper: 0")
     sub.add_argument("--rounds", type=int, default=20, help="code steps, each with one pass of the networks")
     sub.add_argument("--batch-size", type=int, default=64, help="sketches in a step")
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="of the trunks; heads: three times")
@@ -255,14 +271,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(index, "dsh-hf index photos --out photos.gallery")
     sub.add_argument("folder", help="pictures, in folders or not")
     sub.add_argument("--out", required=True, metavar="DIR", help="the gallery")
-    sub.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id")
-    sub.add_argument("--engine", default="exact", help="exact or hnsw")
+    _add_checkpoint(sub)
+    sub.add_argument("--engine", choices=("exact", "hnsw"), default="exact", help="the search engine")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
     sub = command(search, "dsh-hf search cat.png --index photos.gallery")
     sub.add_argument("sketch", help="a picture of a drawing")
     sub.add_argument("--index", required=True, metavar="DIR", help="a gallery made by dsh-hf index")
-    sub.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id")
+    _add_checkpoint(sub)
     sub.add_argument("-k", type=int, default=10, help="number of results")
 
     sub = command(import_caffe, "dsh-hf import-caffe deploy_it_64.caffemodel deploy_sk_64.caffemodel --out dsh-64")
@@ -272,6 +288,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bits", type=int, help="the code length that you rely on")
     sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="stored weights")
     return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    if RELEASED.is_dir():
+        parser.add_argument("--checkpoint", default=str(RELEASED), metavar="X", help="folder or Hub id")
+    else:
+        parser.add_argument("--checkpoint", required=True, metavar="X", help="folder or Hub id")
 
 
 def _networks(arguments: argparse.Namespace) -> "DSHConfig":
@@ -304,10 +334,29 @@ def _join(datasets: list["Dataset"]) -> "Dataset":
 
 
 def _split_of(checkpoint: str) -> "Split | None":
+    """Read the split that a checkpoint was trained with, from its folder or its repository on the Hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
     from dsh_hf.data import Split
 
     path = Path(checkpoint) / "split.json"
+    if not Path(checkpoint).is_dir():
+        try:
+            path = Path(hf_hub_download(checkpoint, "split.json"))
+        except RemoteEntryNotFoundError:
+            return None
     return Split.load(path) if path.is_file() else None
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} is not to be had here: use cpu") from error
+    return name
 
 
 def _source(name: str, terms: str, items: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Writing files so that nothing is lost."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +15,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write in; when the block ends without an error it takes the place of ``path``."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """Give a temporary file to write in; when the block ends without an error it takes the place of ``path``.
+
+    It gets the permissions of the file it replaces, a new one those that the umask leaves.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    mode = path.stat().st_mode & 0o777 if path.exists() else None
+    # Until it is whole it must be writable, and readable by no more people than it will be.
+    temporary.touch(0o666 if mode is None else mode | 0o600, exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

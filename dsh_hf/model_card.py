@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsh_hf.codes import code_bytes
+from dsh_hf.files import write_atomically
 
 if TYPE_CHECKING:
     from dsh_hf.modeling import DSHModel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 CONFIG_NAME = "config.json"
 CURVE_NAME = "pr_curve.png"
+TOKENS_NAME = "tokens.png"
 EVALUATION_NAME = "evaluation.json"
 PROBES_NAME = "probes.json"
 TRAINING_NAME = "training.json"
@@ -52,9 +54,14 @@ def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
         FileNotFoundError: ``config.json`` or ``evaluation.json`` is missing.
         ValueError: a file is no JSON, lacks a key (the message names both) or is of another code length.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    path = Path(folder) / CARD_NAME
+    write_atomically(path, render_card(folder, repo_id).encode())
+    return path
 
-    from dsh_hf.files import write_atomically
+
+def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
+    """Give the text that :func:`write_card` writes."""
+    from huggingface_hub import ModelCard, ModelCardData
 
     folder = Path(folder).resolve()
     config = read_record(folder / CONFIG_NAME, _CONFIG_KEYS)
@@ -88,16 +95,16 @@ def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
         code_bytes=code_bytes(config["bits"]),
         evaluation=evaluation,
         has_curve=(folder / CURVE_NAME).is_file(),
+        has_tokens=(folder / TOKENS_NAME).is_file(),
         split_note=_SPLIT_NOTES.get(evaluation["split"]),
         training=training,
         duration=_duration(training["seconds"]) if training else None,
     )
-    write_atomically(folder / CARD_NAME, str(card).encode())
-    return folder / CARD_NAME
+    return str(card)
 
 
-def check_card(folder: str | os.PathLike) -> str:
-    """Check that the folder's ``README.md`` is a model card of this library, and give its text.
+def check_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
+    """Check that the folder's ``README.md`` is the card that its figures give, and give its text.
 
     Raises:
         FileNotFoundError: there is no ``README.md``.
@@ -115,6 +122,8 @@ def check_card(folder: str | os.PathLike) -> str:
         raise ValueError(f"{path}: the front matter cannot be read ({error}): {way_out}") from error
     if card.data.library_name != "dsh-hf" or not card.data.license:
         raise ValueError(f"{path}: the front matter needs library_name: dsh-hf and a license; {way_out}")
+    if str(card) not in (str(ModelCard(render_card(folder))), str(ModelCard(render_card(folder, repo_id)))):
+        raise ValueError(f"{path} is not what {EVALUATION_NAME}, {TRAINING_NAME} and {CONFIG_NAME} give: {way_out}")
     return str(card)
 
 
@@ -124,8 +133,6 @@ def write_probes(model: "DSHModel", folder: str | os.PathLike) -> Path:
     Returns:
         The path of the file.
     """
-    from dsh_hf.files import write_atomically
-
     codes = probe_codes(model)
     probes = {
         "fingerprint": model.fingerprint,

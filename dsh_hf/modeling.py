@@ -30,7 +30,7 @@ from dsh_hf.encoders import (
     share_convolutions,
 )
 from dsh_hf.files import replaced_atomically, write_atomically
-from dsh_hf.processing import Picture, prepare_image, prepare_sketch, sketch_to_tensor_layout
+from dsh_hf.processing import Picture, PictureError, prepare_image, prepare_sketch, sketch_to_tensor_layout
 from dsh_hf.tokens import TokenNetwork
 
 CONFIG_NAME = "config.json"
@@ -361,7 +361,7 @@ class DSHModel(
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike, **arguments: Any) -> str | None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder; an earlier checkpoint stays until both are.
+        """Write ``config.json`` and ``model.safetensors`` into a folder, replacing an earlier checkpoint's at the end.
 
         Args:
             save_directory: the folder, made where missing.
@@ -369,6 +369,8 @@ class DSHModel(
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
+        if arguments.get("push_to_hub"):
+            arguments.setdefault("repo_id", folder.resolve().name)
         # The mixin deletes the old config.json before it begins, so it gets a folder of its own.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as fresh:
             answer = super().save_pretrained(fresh, **arguments)
@@ -410,8 +412,8 @@ def prepared_batches(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
 
         def begin(start: int) -> list:
-            chunk = (pictures[i] for i in range(start, min(start + batch_size, len(pictures))))
-            return [pool.submit(prepare, picture) for picture in chunk]
+            rows = range(start, min(start + batch_size, len(pictures)))
+            return [pool.submit(prepare, _picture_at(pictures, row)) for row in rows]
 
         upcoming = begin(0)
         for start in range(batch_size, len(pictures) + batch_size, batch_size):
@@ -422,6 +424,16 @@ def prepared_batches(
                 for job in [*current, *upcoming]:
                     job.cancel()
                 raise
+
+
+def _picture_at(pictures: Sequence[Any], row: int) -> Any:
+    """Give one picture; a ``datasets`` column decodes it here."""
+    try:
+        return pictures[row]
+    except (OSError, SyntaxError) as error:
+        raise PictureError(
+            f"the picture in row {row} is damaged or truncated ({error}): save or copy it again"
+        ) from error
 
 
 def _checkpoint_folder(

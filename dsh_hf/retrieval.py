@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +50,8 @@ class Hit:
 class SketchRetriever:
     """A gallery of pictures that is searched by drawing.
 
+    Searches may run while another thread adds or syncs.
+
     Args:
         model: encodes the pictures and the sketches.
         engine: the search engine, see :func:`dsh_hf.index.open_index`.
@@ -71,6 +75,7 @@ class SketchRetriever:
         self._fingerprint = model.fingerprint
         self.index: Index = open_index(engine, bits=model.config.bits, fingerprint=self._fingerprint)
         self._items: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()  # index and items change together
 
     def __len__(self) -> int:
         return len(self.index)
@@ -110,19 +115,21 @@ class SketchRetriever:
         """
         if self.folder is None:
             raise RetrieverError("this gallery was not built from a folder, so there is nothing to sync with")
-        found = _find_pictures(self.folder)
-        gone = [key for key, item in self._items.items() if found.get(key, (None, None))[1] != item["stamp"]]
-        new = [key for key in found if key not in self._items or key in set(gone)]
+        found, unreadable = _find_pictures(self.folder)
+        gone = {key for key, item in self._items.items() if found.get(key, (None, None))[1] != item["stamp"]}
+        new = [key for key in found if key not in self._items or key in gone]
         # Encode first: if that is interrupted, the gallery is as it was.
-        codes, kept, self.skipped = self._encode([found[key][0] for key in new], new, batch_size, show_progress_bar)
-        if gone:
-            self.index.remove(gone)
-            for key in gone:
-                del self._items[key]
-        self._add(codes, kept, {key: _folder_item(key, *found[key]) for key in kept})
-        if len(self.index) == 0:
+        codes, kept, damaged = self._encode([found[key][0] for key in new], new, batch_size, show_progress_bar)
+        self.skipped = unreadable | damaged
+        if len(self._items) - len(gone) + len(kept) == 0:
             reason = next(iter(self.skipped.values()), "it is empty")
             raise RetrieverError(f"{self.folder} has no picture that can be used ({reason})")
+        with self._lock:
+            if gone:
+                self.index.remove(list(gone))
+                for key in gone:
+                    del self._items[key]
+            self._add(codes, kept, {key: _folder_item(key, *found[key]) for key in kept})
         return {"added": len(kept), "removed": len(gone), "skipped": len(self.skipped)}
 
     def add(
@@ -138,15 +145,16 @@ class SketchRetriever:
 
         Args:
             pictures: paths, PIL images, arrays or a ``datasets`` column.
-            ids: one for each picture, not yet in the gallery.
+            ids: one str for each picture, not yet in the gallery.
             metadata: what a hit should carry, one mapping for each picture.
             batch_size: pictures that go through the networks at once.
             show_progress_bar: ``None`` shows one from a thousand pictures on.
 
         Raises:
             PictureError: a picture cannot be used; nothing has been added then.
-            ValueError: ids repeat, or there is not one for each picture.
+            ValueError: ids repeat, are no strs, or there is not one for each picture.
         """
+        _check_ids(ids)  # before the long work
         if len(ids) != len(pictures) or (metadata is not None and len(metadata) != len(pictures)):
             raise ValueError(f"{len(pictures)} pictures need as many ids and metadata, got {len(ids)} ids")
         codes = self.model.encode_images(pictures, batch_size=batch_size, show_progress_bar=show_progress_bar)
@@ -164,7 +172,12 @@ class SketchRetriever:
         sources: Sequence[str | None] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Add pictures whose codes this gallery's model has made before, shape ``(n, ceil(bits / 8))``."""
+        """Add pictures whose codes this gallery's model has made before, shape ``(n, ceil(bits / 8))``.
+
+        Raises:
+            ValueError: ids repeat, are no strs, or there is not one for each code.
+        """
+        _check_ids(ids)
         items = {
             key: {
                 "source": sources[row] if sources else None,
@@ -173,7 +186,8 @@ class SketchRetriever:
             }
             for row, key in enumerate(ids)
         }
-        self._add(codes, list(ids), items)
+        with self._lock:
+            self._add(codes, list(ids), items)
 
     def search(self, sketch: Picture, k: int = 10) -> list[Hit]:
         """Find the ``k`` pictures nearest to a sketch, nearest first.
@@ -185,20 +199,34 @@ class SketchRetriever:
 
     def search_code(self, code: Codes, k: int = 10) -> list[Hit]:
         """Find the ``k`` pictures nearest to a code of shape ``(ceil(bits / 8),)``, nearest first."""
-        distances, ids = self.index.search(code, k)
+        with self._lock:
+            distances, ids = self.index.search(code, k)
+            items = [self._items[key] for key in ids]
         return [
-            Hit(key, int(distance), self._items[key]["source"], self._items[key]["metadata"])
-            for distance, key in zip(distances, ids, strict=True)
+            Hit(key, int(distance), item["source"], item["metadata"])
+            for distance, key, item in zip(distances, ids, items, strict=True)
         ]
 
     def save(self, path: str | os.PathLike) -> None:
         """Save the gallery (codes, ids, sources, metadata; no pictures) into a folder, whole or not at all."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        generation = 1 + max((_generation(file) for file in path.glob("index-*")), default=0)
-        names = {"index": f"index-{generation}", "items": f"items-{generation}.json"}
-        self.index.save(path / names["index"])
-        write_atomically(path / names["items"], json.dumps(self._items, ensure_ascii=False).encode())
+        mark = uuid.uuid4().hex  # of this save alone: another process may be saving into the same folder
+        names = {"index": f"index-{mark}", "items": f"items-{mark}.json"}
+        try:
+            # JSON in ASCII: file names that are no UTF-8 pass through it unchanged.
+            with self._lock:
+                self.index.save(path / names["index"])
+                items = json.dumps(self._items).encode()
+            write_atomically(path / names["items"], items)
+            replaced = self._write_manifest(path, names)
+        except BaseException:
+            _remove_files(path, list(names.values()))
+            raise
+        _remove_files(path, replaced)
+
+    def _write_manifest(self, path: Path, names: dict[str, str]) -> list[Any]:
+        """Make the named files those of the gallery; give the names of the files that were."""
         manifest = {
             "format_version": _FORMAT_VERSION,
             "engine": self.engine,
@@ -208,11 +236,12 @@ class SketchRetriever:
             "skipped": self.skipped,
             **names,
         }
-        # From here on the new files count; before, the old ones did.
-        write_atomically(path / MANIFEST_NAME, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
-        for file in [*path.glob("index-*"), *path.glob("items-*.json")]:
-            if not file.name.startswith((names["index"], names["items"])):
-                file.unlink(missing_ok=True)
+        try:
+            before = _read_json(path / MANIFEST_NAME, path)
+        except RetrieverError:  # there is none, or it is damaged
+            before = {}
+        write_atomically(path / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
+        return [before.get(name) for name in names]
 
     @classmethod
     def load(cls, path: str | os.PathLike, model: DSHModel) -> "SketchRetriever":
@@ -231,17 +260,19 @@ class SketchRetriever:
             folder, skipped = manifest["folder"], manifest["skipped"]
         except KeyError as error:
             raise RetrieverError(f"{path / MANIFEST_NAME} lacks {error}: build the gallery again") from error
-        retriever = cls.__new__(cls)
-        retriever.model, retriever.engine, retriever.skipped = model, engine, skipped
+        retriever = cls(model, engine=engine)
+        retriever.skipped = skipped
         retriever.folder = Path(folder) if folder else None
-        retriever._fingerprint = model.fingerprint
         retriever.index = open_index(engine, bits=model.config.bits, path=index, fingerprint=retriever._fingerprint)
         retriever._items = _read_json(items, path)
-        if len(retriever._items) != len(retriever.index):
+        bits = model.config.bits
+        _, ids = retriever.index.search_radius(np.zeros(code_bytes(bits), np.uint8), bits)  # every id
+        if set(ids.tolist()) != retriever._items.keys():
             raise RetrieverError(f"{path}: index and items do not belong together: build the gallery again")
         return retriever
 
     def _add(self, codes: Codes, ids: list[str], items: dict[str, dict[str, Any]]) -> None:
+        """Add to index and items; the caller holds the lock."""
         if ids:
             self.index.add(codes, ids)
             self._items.update(items)
@@ -276,21 +307,34 @@ class SketchRetriever:
         return np.concatenate(parts), kept, skipped
 
 
-def _find_pictures(folder: Path) -> dict[str, tuple[Path, list[int]]]:
-    """List a folder's pictures by path inside it, with a stamp (bytes, time of change) that tells a changed file."""
+def _find_pictures(folder: Path) -> tuple[dict[str, tuple[Path, list[int]]], dict[str, str]]:
+    """List a folder's pictures by path inside it, with a stamp (bytes, time of change) that tells a changed file.
+
+    The second mapping is of what cannot be reached (a link to nothing, a closed folder), and why.
+    """
     if not folder.is_dir():
         raise RetrieverError(f"{folder}: no such folder; check the path")
-    found = {}
-    for root, folders, files in os.walk(folder):
+    found: dict[str, tuple[Path, list[int]]] = {}
+    skipped: dict[str, str] = {}
+
+    def skip(error: OSError) -> None:
+        skipped[Path(error.filename).relative_to(folder).as_posix()] = f"{error.filename}: {error.strerror}"
+        logger.warning("skipped: %s: %s", error.filename, error.strerror)
+
+    for root, folders, files in os.walk(folder, onerror=skip):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(root) / name
             if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
-                status = path.stat()
+                try:
+                    status = path.stat()
+                except OSError as error:
+                    skip(error)
+                    continue
                 found[path.relative_to(folder).as_posix()] = (path, [status.st_size, status.st_mtime_ns])
-    if not found:
+    if not found and not skipped:
         raise RetrieverError(f"{folder} has no pictures in it ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return found
+    return found, skipped
 
 
 def _folder_item(key: str, path: Path, stamp: list[int]) -> dict[str, Any]:
@@ -298,9 +342,17 @@ def _folder_item(key: str, path: Path, stamp: list[int]) -> dict[str, Any]:
     return {"source": str(path), "metadata": {"label": label} if inside else {}, "stamp": stamp}
 
 
-def _generation(file: Path) -> int:
-    digits = file.name.removeprefix("index-").partition(".")[0]
-    return int(digits) if digits.isdigit() else 0
+def _check_ids(ids: Sequence[str]) -> None:
+    for key in ids:
+        if not isinstance(key, str):
+            raise ValueError(f"ids of a gallery are strs, got {key!r}: give str({key!r})")
+
+
+def _remove_files(path: Path, names: list[Any]) -> None:
+    """Remove what :meth:`SketchRetriever.save` wrote under these names, and nothing else."""
+    for file in [*path.glob("index-*"), *path.glob("items-*.json")]:
+        if file.name in names:
+            file.unlink(missing_ok=True)
 
 
 def _read_json(file: Path, path: Path) -> dict[str, Any]:

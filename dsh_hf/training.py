@@ -1,5 +1,6 @@
 """The alternating loop: basis D, image codes B_I, sketch codes B_S, then one pass of the networks (section 4.3)."""
 
+import hashlib
 import json
 import logging
 import math
@@ -17,12 +18,13 @@ from tqdm.auto import tqdm
 
 from dsh_hf.codes import pack_signs
 from dsh_hf.configuration import DSHConfig
+from dsh_hf.data import class_vectors
 from dsh_hf.evaluation import evaluate
 from dsh_hf.files import write_atomically
 from dsh_hf.modeling import DSHModel
 from dsh_hf.objective import Mode, Objective, initial_codes
 from dsh_hf.pretrained import load_imagenet_weights
-from dsh_hf.training_data import PreparedPictures, undecoded
+from dsh_hf.training_data import PreparedPictures, data_identity, undecoded
 from dsh_hf.training_state import TrainingError, TrainingState, fill, trained_tensors
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class TrainingConfig:
     Attributes:
         model: the networks.
         mode: ``"balanced"`` or ``"paper"``, see :class:`~dsh_hf.objective.Objective`.
+            See :meth:`paper` for all of the published settings.
         semantic_weight: lambda, the weight of the semantic factorization.
         quantization_weight: gamma, how much the networks have to say in the codes.
         code_word_weight: in the network step, how much telling the code word of the right class from all others
@@ -73,6 +76,17 @@ class TrainingConfig:
     tokens_as_sketches: bool = True
     seed: int = 0
 
+    @classmethod
+    def paper(cls, **settings: Any) -> "TrainingConfig":
+        """Give the published objective, for study: unweighted, lambda 0.01, gamma 1e-5, and nothing of ours beside it.
+
+        Args:
+            settings: what else to set, as for the class itself; they win over the published ones.
+        """
+        published: dict[str, Any] = {"mode": "paper", "semantic_weight": 0.01, "quantization_weight": 1e-5}
+        published |= {"code_word_weight": 0.0, "tokens_as_sketches": False}
+        return cls(**(published | settings))
+
     def __post_init__(self) -> None:
         for name in ("rounds", "batch_size"):
             if getattr(self, name) < 1:
@@ -94,7 +108,7 @@ class Trainer:
         data: ``train_sketches`` and ``train_images``, data sets with ``image`` and ``label`` columns of the same
             classes; with ``validation_sketches``, their mAP on the training images is logged.
         out: folder for the state (training resumes from it), the log and the finished checkpoint.
-        word_vectors: phi, one row a class, shape ``(classes, d)``.
+        word_vectors: phi, one row a class, shape ``(classes, d)``; by default GloVe's of the class names.
         device: where the networks run.
 
     Attributes:
@@ -110,7 +124,7 @@ class Trainer:
         data: Mapping[str, "Dataset"],
         out: str | Path,
         *,
-        word_vectors: NDArray,
+        word_vectors: NDArray | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.config, self.out, self.device = config, Path(out), torch.device(device)
@@ -120,6 +134,8 @@ class Trainer:
         self.classes: list[str] = list(self.sketches.features["label"].names)
         if self.classes != list(self.images.features["label"].names):
             raise TrainingError("sketches and images have different class names: load them together")
+        if word_vectors is None:
+            word_vectors = class_vectors(self.classes)
         if len(word_vectors) != len(self.classes):
             raise TrainingError(f"{len(self.classes)} classes need as many word vectors, got {len(word_vectors)}")
         config.model.classes = self.classes
@@ -135,6 +151,11 @@ class Trainer:
             config.quantization_weight,
             config.mode,
         )
+        self._identity = {
+            "settings": json.dumps(asdict(config), sort_keys=True),
+            "data": f"{data_identity(self.sketches)} {data_identity(self.images)}",
+            "word vectors": hashlib.sha256(np.asarray(word_vectors, dtype="<f4").tobytes()).hexdigest(),
+        }
         self.history: list[dict[str, Any]] = []
 
     def train(self, resume: bool = True) -> DSHModel:
@@ -160,7 +181,7 @@ class Trainer:
             keep_features=not self.config.train_image_trunk,
         )
         if resume and (self.out / STATE_NAME).is_file():
-            state.load(self.out / STATE_NAME, self._identity())
+            state.load(self.out / STATE_NAME, self._identity)
             logger.info("resumed after round %d of %d", len(state.history), self.config.rounds)
         self.history = state.history
         for number in range(len(state.history), self.config.rounds):
@@ -173,7 +194,7 @@ class Trainer:
                 record["validation_map"] = round(self._validate(state, pictures), 4)
             record["seconds"] = round(time.perf_counter() - began, 1)
             state.history.append(record)
-            state.save(self.out / STATE_NAME, self._identity())
+            state.save(self.out / STATE_NAME, self._identity)
             lines = "".join(json.dumps(record) + "\n" for record in state.history)
             write_atomically(self.out / LOG_NAME, lines.encode())
             logger.info("%s", self._describe(record))
@@ -311,12 +332,6 @@ class Trainer:
         fill(model, current)
         bits = self.config.model.bits
         return evaluate(queries, gallery, np.asarray(self.validation["label"]), labels, bits=bits).map
-
-    def _identity(self) -> dict[str, str]:
-        return {
-            "settings": json.dumps(asdict(self.config), sort_keys=True),
-            "data": f"{self.sketches._fingerprint} {self.images._fingerprint}",
-        }
 
     def _describe(self, record: Mapping[str, Any]) -> str:
         left = (self.config.rounds - record["round"]) * record["seconds"]

@@ -1,6 +1,7 @@
 """What the networks see while training: pictures prepared once, kept in files, handed out in distorted batches."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,27 @@ def undecoded(dataset: "Dataset") -> Any:
     return dataset.cast_column("image", Image(decode=False))["image"]
 
 
+def data_identity(dataset: "Dataset") -> str:
+    """Tell data sets apart, and a data set from what it was before one of its files changed."""
+    digest = hashlib.sha256(dataset._fingerprint.encode())
+    for picture in undecoded(dataset):
+        if picture["bytes"] is None and os.path.isfile(picture["path"]):
+            status = os.stat(picture["path"])
+            digest.update(f"{picture['path']} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _faults(pictures: Any, prepare: Callable[[Any], NDArray[np.uint8]]) -> list[str]:
+    """Say what is wrong with each picture that cannot be used."""
+    faults = []
+    for picture in pictures:
+        try:
+            prepare(picture)
+        except (PictureError, FileNotFoundError) as error:
+            faults.append(str(error))
+    return faults
+
+
 def _prepared(
     folder: Path,
     name: str,
@@ -106,7 +128,7 @@ def _prepared(
     shape: tuple[int, ...],
 ) -> NDArray[np.uint8]:
     """Prepare a data set's pictures into a file, or open the file where that is done."""
-    key = hashlib.sha256(f"{dataset._fingerprint} {shape}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{data_identity(dataset)} {shape}".encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +142,11 @@ def _prepared(
                     done += len(batch)
                     bar.update(len(batch))
             except (PictureError, FileNotFoundError) as error:
-                raise TrainingError(f"{error}. Remove or replace it, then start again") from error
+                faults = _faults(undecoded(dataset), prepare)
+                raise TrainingError(
+                    f"{len(faults)} of the {name} cannot be used: {'; '.join(faults[:5])}. "
+                    "Remove or replace them, then start again"
+                ) from error
         pixels.flush()
         temporary.replace(path)
     return np.load(path, mmap_mode="r")

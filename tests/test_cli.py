@@ -1,6 +1,9 @@
 """The commands, one after the other, on a small Sketchy tree: train, evaluate, index, search."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +64,7 @@ def test_evaluate_prints_a_table_and_writes_json_and_figure(run, sketchy, tmp_pa
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "evaluation.json").read_text())
-    assert f"{result['map']:.3f}" in printed
+    assert f"{result['map']:.4f}" in printed
     assert result["split"] == "open"
     assert result["queries"] == 4  # one photograph's two sketches in each class
     assert result["gallery"] == 10
@@ -70,6 +73,25 @@ def test_evaluate_prints_a_table_and_writes_json_and_figure(run, sketchy, tmp_pa
     assert low <= result["map"] <= high
     with Image.open(tmp_path / "pr_curve.png") as figure:
         assert np.asarray(figure.convert("L")).std() > 1
+
+
+def test_trained_evaluated_checkpoint_can_be_published(run, sketchy, capsys):
+    assert main(["evaluate", str(run / "checkpoint"), "--sketchy", str(sketchy)]) == 0
+    script = Path(__file__).parents[1] / "push_to_hub.py"
+    arguments = ["--checkpoint", str(run / "checkpoint"), "--repo", "org/name", "--dry-run"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was sent" in done.stdout
+    card = run / "checkpoint/README.md"
+    card.write_text(card.read_text().replace("| mAP | ", "| mAP | 9"))
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "README.md is not what evaluation.json" in done.stderr
+
+
+def test_device_that_is_not_there_is_one_line(run, sketchy, capsys):
+    assert main(["evaluate", str(run / "checkpoint"), "--sketchy", str(sketchy), "--device", "warp"]) == 2
+    assert "--device warp is not to be had here" in capsys.readouterr().err
 
 
 def test_index_then_search(run, sketchy, tmp_path, capsys):
@@ -90,7 +112,8 @@ def test_index_then_search(run, sketchy, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["train", "--sketchy", "nowhere", "--out", "out"], "nowhere"),
-        (["evaluate", "no/such/checkpoint", "--sketchy", "x"], "no/such/checkpoint: no such folder"),
+        (["evaluate", "./no/checkpoint", "--sketchy", "x", "--out", "y"], "./no/checkpoint: no such folder"),
+        (["evaluate", "org/name", "--sketchy", "x"], "org/name is no folder here: say where to write with --out DIR"),
         (["search", "cat.png", "--index", "x", "--checkpoint", "./none"], "./none: no such folder"),
     ],
 )

@@ -194,6 +194,14 @@ def test_figures_of_another_model_are_refused(hub, push, folder):
     assert hub.requests == []
 
 
+def test_a_figure_changed_in_the_card_is_refused(hub, push, folder):
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("0.", "0.9", 1))
+    code, _, err = push()
+    assert (code, "README.md is not what evaluation.json" in err) == (2, True)
+    assert hub.requests == []
+
+
 def test_a_tampered_probe_is_refused(hub, push, folder):
     probes = json.loads((folder / "probes.json").read_text())
     probes["images"][0]["sketch"] = "0" * 16
@@ -240,9 +248,9 @@ def test_a_missing_folder_is_named(script, hub, tmp_path, capsys):
     assert "none: no such folder" in capsys.readouterr().err
 
 
-def test_a_card_that_the_hub_refuses_is_the_inputs_fault(hub, push, folder):
-    card = (folder / "README.md").read_text()
-    (folder / "README.md").write_text(card.replace("- hashing\n", "- 5\n"))
+def test_a_card_that_the_hub_refuses_is_the_inputs_fault(hub, push, folder, monkeypatch):
+    monkeypatch.setattr("dsh_hf.model_card._TAGS", ["hashing", 5])
+    write_card(folder)
     code, _, err = push()
     assert (code, "Invalid metadata in README.md" in err) == (2, True)
     assert list(hub.repos["org/model"].files()) == [".gitattributes"]

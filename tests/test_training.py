@@ -47,6 +47,7 @@ def toy_data(folder, per_class=6, seed=0):
                 path = folder / domain / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draw(name, rng, filled=filled).save(path)
+                os.utime(path, (1, 1))  # the same data when made again
                 rows["image"].append(str(path))
                 rows["label"].append(name)
                 rows["id"].append(f"{name}/{number}")
@@ -74,6 +75,18 @@ def toy_config(**changes):
 def toy_trainer(tmp_path, out="run", **changes):
     data = toy_data(tmp_path / "data")
     return Trainer(toy_config(**changes), data, tmp_path / out, word_vectors=np.eye(3))
+
+
+def recorded_rounds(trainer):
+    """Note the rounds that a trainer really runs."""
+    rounds, run = [], trainer._network_steps
+
+    def noted(state, pictures, number):
+        rounds.append(number)
+        return run(state, pictures, number)
+
+    trainer._network_steps = noted
+    return rounds
 
 
 def tensors_of(model):
@@ -130,7 +143,9 @@ def test_resumed_training_ends_bitwise_equal(tmp_path, train_image_trunk):
     with pytest.raises(Stop):
         stopped.train()
     resumed = toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk)
+    rounds = recorded_rounds(resumed)
     model = resumed.train()
+    assert rounds == [1, 2]  # the first, number 0, was not run again
     assert [record["round"] for record in resumed.history] == [1, 2, 3]
     for (name, expected), found in zip(tensors_of(whole).items(), tensors_of(model).values(), strict=True):
         assert torch.equal(expected, found), name
@@ -145,13 +160,18 @@ def test_killed_training_goes_on(tmp_path):
     )
     here = os.path.dirname(__file__)
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), here], stderr=subprocess.PIPE, text=True)
-    reached = any("round 2/6" in text for text in iter(lambda: process.stderr.read(20), ""))
+    printed = ""
+    while "round 2/6" not in printed and (more := process.stderr.read(20)):
+        printed += more
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert reached
+    assert "round 2/6" in printed
     assert not (tmp_path / "killed" / "checkpoint").exists()
     resumed = toy_trainer(tmp_path, "killed", rounds=6)
+    rounds = recorded_rounds(resumed)
     model = resumed.train()
+    assert rounds
+    assert rounds[0] > 0
     assert len(resumed.history) == 6
     for (name, expected), found in zip(tensors_of(whole).items(), tensors_of(model).values(), strict=True):
         assert torch.equal(expected, found), name
@@ -181,8 +201,31 @@ def test_damaged_picture_stops_before_training_and_is_named(tmp_path):
     data = toy_data(tmp_path / "data")
     broken = tmp_path / "data" / "train_images" / "disc" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(TrainingError, match=r"disc/3\.png"):
+    (tmp_path / "data" / "train_images" / "cross" / "0.png").write_text("no picture")
+    with pytest.raises(TrainingError, match=r"2 of the images cannot be used: .*cross/0\.png.*disc/3\.png"):
         Trainer(toy_config(), data, tmp_path / "run", word_vectors=np.eye(3)).train()
+
+
+def test_a_picture_that_changed_is_other_data(tmp_path):
+    toy_trainer(tmp_path).train()
+    data = toy_data(tmp_path / "data")
+    Image.new("RGB", (64, 64), "black").save(tmp_path / "data" / "train_images" / "disc" / "3.png")
+    with pytest.raises(TrainingError, match="other data"):
+        Trainer(toy_config(), data, tmp_path / "run", word_vectors=np.eye(3)).train()
+
+
+def test_other_word_vectors_are_told_on_resume(tmp_path):
+    toy_trainer(tmp_path).train()
+    with pytest.raises(TrainingError, match="other word vectors"):
+        Trainer(toy_config(), toy_data(tmp_path / "data"), tmp_path / "run", word_vectors=2 * np.eye(3)).train()
+
+
+def test_paper_settings_are_the_published_ones():
+    config = TrainingConfig.paper(rounds=3)
+    assert (config.mode, config.semantic_weight, config.quantization_weight) == ("paper", 0.01, 1e-5)
+    assert config.code_word_weight == 0
+    assert not config.tokens_as_sketches
+    assert config.rounds == 3
 
 
 def test_loss_that_is_not_finite_stops(tmp_path):
