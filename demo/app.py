@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from sketchpad import EXAMPLES, Stroke, make_sketchpad, render_strokes
 if TYPE_CHECKING:
     import gradio as gr
 
-    from dsh_hf import DSHModel
+    from dsh_hf import DSHModel, SketchRetriever
     from dsh_hf.codes import Codes
     from dsh_hf.index import Index
 
@@ -43,6 +44,7 @@ CSS = """
 """
 PAGE: dict[str, Any] = {"css": CSS, "footer_links": ["gradio", "api"], "run_history": False}  # for launch()
 MOST = 48  # results
+UPLOADS_KEPT = (3600, 86400)  # every hour, drawings and results older than a day are deleted; at the end, all are
 HINT = "Draw something, upload a drawing, or click an example."
 
 Query = tuple["Codes", float]  # a drawing's code, and how long encoding took, in milliseconds
@@ -70,19 +72,17 @@ class Searcher:
 
 def open_openmoji(model: "DSHModel", engine: str = "exact", codes: Path = OPENMOJI_CODES) -> Searcher:
     """Open OpenMoji's colour pictures; where ``codes`` is not of this model, encode them once and keep that."""
-    from huggingface_hub import cached_assets_path
-
     from dsh_hf.data.openmoji import load_openmoji, render_emoji
 
     names = {emoji.id: emoji.name for emoji in load_openmoji()}
-    kept = cached_assets_path("dsh-hf", "openmoji-codes", f"{model.fingerprint[:16]}-{engine}")
-    for file in (codes, kept / codes.name):
-        index = _read_codes(file, model, engine, set(names))
-        if index is not None:
-            break
-    else:
-        index = encode_openmoji(model, engine, list(names))
-        index.save(kept / codes.name)
+    index = _read_codes(codes, model, engine, set(names))
+    if index is None:
+        folder = _cache_folder("openmoji-codes", f"{model.fingerprint[:16]}-{engine}")
+        index = _read_codes(folder / codes.name, model, engine, set(names)) if folder else None
+        if index is None:
+            index = encode_openmoji(model, engine, list(names))
+            if folder:
+                _keep(index, folder / codes.name)
     about = (
         "The pictures are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
         "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)."
@@ -112,24 +112,26 @@ def open_folder(folder: str, model: "DSHModel", engine: str = "exact") -> Search
     Raises:
         RetrieverError: there is no such folder, or no picture in it.
     """
-    from huggingface_hub import cached_assets_path
-
     from dsh_hf import SketchRetriever
     from dsh_hf.processing import open_picture
 
     root = Path(folder).expanduser().resolve()
-    key = hashlib.sha256(f"{root}\n{model.fingerprint}\n{engine}".encode()).hexdigest()[:32]
-    kept = cached_assets_path("dsh-hf", "galleries", key)
-    try:
-        retriever = SketchRetriever.load(kept, model)
-    except ValueError:  # not there yet, or damaged
+    key = hashlib.sha256(os.fsencode(f"{root}\n{model.fingerprint}\n{engine}")).hexdigest()[:32]
+    kept = _cache_folder("galleries", key)
+    retriever = None
+    if kept:
+        with suppress(ValueError, OSError):  # not there yet, or damaged
+            retriever = SketchRetriever.load(kept, model)
+    if retriever is None:
         retriever = SketchRetriever.from_folder(root, model, engine=engine, show_progress_bar=True)
-        retriever.save(kept)
+        changed = True
     else:
         changes = retriever.sync()
-        print(f"{root.name}: {changes['added']} pictures added, {changes['removed']} removed since the last time")
-        if changes["added"] or changes["removed"]:
-            retriever.save(kept)
+        told = f"{changes['added']} pictures added, {changes['removed']} removed since the last time"
+        print(f"{_readable(root.name)}: {told}")
+        changed = changes["added"] + changes["removed"] > 0
+    if kept and changed:
+        _keep(retriever, kept)
 
     @lru_cache(KEPT)
     def thumbnail(key: str) -> Image.Image:
@@ -142,9 +144,34 @@ def open_folder(folder: str, model: "DSHModel", engine: str = "exact") -> Search
 
     def name(key: str) -> str:
         label, inside, _ = key.partition("/")
-        return label if inside else Path(key).stem
+        return _readable(label if inside else Path(key).stem)
 
-    return Searcher(model, retriever.index, name, thumbnail, f"The pictures are those in the folder {root.name}.")
+    about = f"The pictures are those in the folder {_readable(root.name)}."
+    return Searcher(model, retriever.index, name, thumbnail, about)
+
+
+def _cache_folder(namespace: str, subfolder: str) -> Path | None:
+    """Give the folder to keep codes in, or say why there is none."""
+    from huggingface_hub import cached_assets_path
+
+    try:
+        return cached_assets_path("dsh-hf", namespace, subfolder)
+    except (OSError, ValueError) as error:  # a home that is read-only, or a file where a folder should be
+        print(f"codes are not kept for the next time: {error}")
+        return None
+
+
+def _keep(codes: "Index | SketchRetriever", path: Path) -> None:
+    """Save codes for the next time; where that fails, this time goes on."""
+    try:
+        codes.save(path)
+    except OSError as error:
+        print(f"codes are not kept for the next time: {error}")
+
+
+def _readable(name: str) -> str:
+    """Give a file's name as text, whatever bytes are in it."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _read_codes(file: Path, model: "DSHModel", engine: str, ids: set[str]) -> "Index | None":
@@ -223,7 +250,7 @@ def build_demo(searcher: Searcher) -> "gr.Blocks":
             raise gr.Error("only uploaded files are searched with")
         return search_drawing(searcher, path, count, drawing.get("orig_name") or "the file")
 
-    with gr.Blocks(title="Draw and find", analytics_enabled=False) as demo:
+    with gr.Blocks(title="Draw and find", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as demo:
         gr.Markdown("# Draw and find\nA few strokes are enough: the results change while you draw.")
         query = gr.State(None)
         with gr.Row():

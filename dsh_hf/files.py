@@ -20,15 +20,14 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     It gets the permissions of the file it replaces, a new one those that the umask leaves.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    mode = path.stat().st_mode & 0o777 if path.exists() else None
-    # Until it is whole it must be writable, and readable by no more people than it will be.
-    temporary.touch(0o666 if mode is None else mode | 0o600, exist_ok=False)
+    temporary.touch(exist_ok=False)
     try:
+        mode = (path if path.exists() else temporary).stat().st_mode & 0o777
+        temporary.chmod(mode | 0o600)  # until it is whole it must be writable
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
+        temporary.chmod(mode)  # again: safetensors puts a file of its own in this place
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -220,7 +220,7 @@ class SketchRetriever:
                 items = json.dumps(self._items).encode()
             write_atomically(path / names["items"], items)
             replaced = self._write_manifest(path, names)
-        except BaseException:
+        except Exception:  # not KeyboardInterrupt: that may come when the manifest names them already
             _remove_files(path, list(names.values()))
             raise
         _remove_files(path, replaced)
@@ -267,7 +267,7 @@ class SketchRetriever:
         retriever._items = _read_json(items, path)
         bits = model.config.bits
         _, ids = retriever.index.search_radius(np.zeros(code_bytes(bits), np.uint8), bits)  # every id
-        if set(ids.tolist()) != retriever._items.keys():
+        if set(ids) != retriever._items.keys():
             raise RetrieverError(f"{path}: index and items do not belong together: build the gallery again")
         return retriever
 

@@ -20,9 +20,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dsh_hf.files import replaced_atomically
+from dsh_hf.processing import PICTURE_SUFFIXES, prepare_image
 from dsh_hf.tokens import TokenNetwork
 
-PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 MEAN_BGR = (104.00699, 116.66877, 122.67892)  # the mean that HED's VGG16 was trained with, on 0..255
 # Channels of VGG16's convolutions, block by block; every block but the first begins with a pooling.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -189,6 +189,9 @@ def teach(paths: Sequence[Path], weights: Path, cache: Path, size: int) -> tuple
 
     Returns:
         uint8 RGB pictures of shape ``(n, 3, size, size)`` and uint8 contours of shape ``(n, 1, size, size)``.
+
+    Raises:
+        PictureError: a file is no picture or is damaged; the message names it.
     """
     hed = HED.from_h5(weights)
     digest = hashlib.sha256(weights.read_bytes()).digest()
@@ -196,7 +199,7 @@ def teach(paths: Sequence[Path], weights: Path, cache: Path, size: int) -> tuple
     pictures = np.empty((len(paths), 3, size, size), dtype=np.uint8)
     edges = np.empty((len(paths), 1, size, size), dtype=np.uint8)
     for number, path in enumerate(tqdm(paths, desc="teacher", unit="picture")):
-        pictures[number] = read_picture(path, size)
+        pictures[number] = prepare_image(path, size).transpose(2, 0, 1)
         # Named by what went in, so that other weights, pictures or sizes are never served old contours.
         kept = cache / f"{hashlib.sha256(digest + pictures[number].tobytes()).hexdigest()[:32]}.png"
         if kept.is_file():
@@ -208,23 +211,6 @@ def teach(paths: Sequence[Path], weights: Path, cache: Path, size: int) -> tuple
         with replaced_atomically(kept) as temporary:
             Image.fromarray(edges[number, 0]).save(temporary, format="PNG")
     return pictures, edges
-
-
-def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read a picture file, flattened on white and resized to uint8 RGB ``(3, size, size)``.
-
-    Raises:
-        ValueError: the file is no picture that Pillow reads.
-    """
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGBA")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error}); remove or replace it") from error
-    paper = Image.new("RGBA", picture.size, "white")
-    paper.alpha_composite(picture)
-    small = paper.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(small).transpose(2, 0, 1)
 
 
 def token_loss(logits: Tensor, ink: Tensor) -> Tensor:

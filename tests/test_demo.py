@@ -1,6 +1,8 @@
 import functools
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -116,6 +118,26 @@ def test_reads_only_what_was_uploaded(url, tmp_path):
         assert "event: error" in httpx.get(f"{url}gradio_api/call/search/{event}").text
 
 
+def test_uploads_and_results_are_deleted(searcher, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    monkeypatch.setattr(app, "UPLOADS_KEPT", (1, 2))
+    demo = app.build_demo(searcher)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.PAGE)
+
+    def served():
+        return [file for file in (tmp_path / "served").rglob("*") if file.is_file()]
+
+    try:
+        Client(url, verbose=False, download_files=False).predict(handle_file(draw(tmp_path)), 2, api_name="/search")
+        assert {file.suffix for file in served()} == {".png", ".jpeg"}
+        patience = time.monotonic() + 20
+        while served() and time.monotonic() < patience:
+            time.sleep(0.2)
+        assert served() == []
+    finally:
+        demo.close()
+
+
 def test_an_empty_drawing_gives_a_hint(client, tmp_path):
     Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
     for drawing in (handle_file(tmp_path / "empty.png"), None):
@@ -193,6 +215,39 @@ def test_takes_the_engine_asked_for(model, tmp_path):
     assert app.open_folder(make_photos(tmp_path / "photos"), model, "hnsw").index.engine == "hnsw"
 
 
+def refuse(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.fixture(params=["no folder can be made", "the folder is read-only"])
+def read_only_home(request, monkeypatch):
+    if request.param == "no folder can be made":
+        monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
+    else:
+        monkeypatch.setattr("dsh_hf.index.files.replaced_atomically", refuse)
+
+
+def test_a_folder_is_opened_without_a_place_to_keep_codes(model, tmp_path, read_only_home, capsys):
+    searcher = app.open_folder(make_photos(tmp_path / "photos"), model)
+    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
+    assert len(results) == 3
+    assert capsys.readouterr().out.count("codes are not kept for the next time") == 1
+
+
+def test_a_file_name_that_is_no_utf8_is_shown_all_the_same(model, tmp_path):
+    photos = tmp_path / os.fsdecode(b"photos \xe9")
+    try:
+        make_photos(photos)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    (photos / "sun").rename(photos / os.fsdecode(b"soleil lev\xe9"))
+    for _ in range(2):
+        searcher = app.open_folder(photos, model)
+        results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
+        assert "soleil lev\ufffd" in {caption.split(" · ")[0] for _, caption in results}
+        assert searcher.about.endswith("photos \ufffd.")
+
+
 def test_thumbnails_are_upright_and_on_white(model, tmp_path):
     photo = Image.new("RGBA", (800, 400), (0, 0, 0, 0))
     photo.getexif()[0x0112] = 6  # taken with the camera on its side
@@ -219,6 +274,23 @@ def three_emoji(monkeypatch):
         openmoji.Emoji("2602", "umbrella"),
     ]
     monkeypatch.setattr(openmoji, "load_openmoji", lambda: three)
+
+
+def test_codes_of_this_model_need_no_place_to_keep_others(three_emoji, model, tmp_path, monkeypatch, capsys):
+    codes = tmp_path / "codes.safetensors"
+    app.encode_openmoji(model, "exact", ["1F34E", "1F41F", "2602"]).save(codes)
+    monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
+    searcher = app.open_openmoji(model, codes=codes)
+    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
+    assert len(results) == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_emoji_are_opened_without_a_place_to_keep_codes(three_emoji, model, tmp_path, read_only_home, encoded, capsys):
+    searcher = app.open_openmoji(model, codes=tmp_path / "missing")
+    assert len(searcher.index) == 3
+    assert encoded == [3]
+    assert capsys.readouterr().out.count("codes are not kept for the next time") == 1
 
 
 def test_codes_of_this_model_are_used(three_emoji, model, tmp_path, encoded):

