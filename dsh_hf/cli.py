@@ -178,8 +178,10 @@ def index(arguments: argparse.Namespace) -> None:
     from dsh_hf import DSHModel, SketchRetriever
     from dsh_hf.retrieval import MANIFEST_NAME
 
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=_device(arguments.device))
     out, folder = Path(arguments.out), Path(arguments.folder).resolve()
+    if out.is_file() or out.resolve() == folder:
+        raise ValueError(f"--out {out} is a file or the folder of the pictures: give another place for the gallery")
+    model = DSHModel.from_pretrained(arguments.checkpoint, device=_device(arguments.device))
     if (out / MANIFEST_NAME).is_file():
         retriever = SketchRetriever.load(out, model)
         if retriever.folder != folder:
