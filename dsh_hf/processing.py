@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageFilter, ImageOps
 
+from dsh_hf.ink import MIN_INK, SOLID, box_of, find_ink
+
 Picture = str | os.PathLike | Image.Image | NDArray | Mapping
 Colour = tuple[int, int, int]
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused before it is decoded
 PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-_WORKING_SIZE = 512  # sketches larger than this are reduced before their ink is looked for
 _FILL = 0.86  # share of the canvas that the longer side of a drawing takes
 _LINE = 0.018  # least width of a line, as a share of the canvas
-_MIN_CONTRAST = 24  # of 255: fainter marks are paper
-_MIN_INK = 12  # pixels: fewer are dust
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _LOADING = threading.Lock()  # one PIL image given twice must not be decoded by two threads at once
 
@@ -132,12 +131,13 @@ def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
     Raises:
         EmptySketchError: there is no ink.
     """
-    ink = find_ink(picture)
-    rows, columns = (np.flatnonzero((ink > 0.4).any(axis=axis)) for axis in (1, 0))
-    if (ink > 0.4).sum() < _MIN_INK:
+    opened = open_picture(picture)
+    ink = find_ink(_flatten(opened, _paper_behind(opened)))
+    if (ink > SOLID).sum() < MIN_INK:
         name = _name_of(picture, "the sketch")
         raise EmptySketchError(f"{name} is empty: no ink was found on it; draw something first")
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left, bottom, right = box_of(ink > SOLID)
+    ink = ink[top:bottom, left:right]
     scale = size * _FILL / max(ink.shape)
     drawing = Image.fromarray((ink * 255).astype(np.uint8))
     drawing = _thicken(drawing, ink, size * _LINE / scale)
@@ -146,33 +146,6 @@ def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
     canvas = Image.new("L", (size, size), 0)
     canvas.paste(drawing, ((size - width) // 2, (size - height) // 2))
     return 255 - np.asarray(canvas)
-
-
-def find_ink(picture: Picture) -> NDArray[np.float32]:
-    """Tell ink from paper: what differs from the paper around it, whatever the colours.
-
-    Returns:
-        float32 of shape ``(h, w)`` with the longer side at most 512 pixels: 0 is paper, 1 is ink.
-    """
-    opened = open_picture(picture)
-    opened = _flatten(opened, _paper_behind(opened))
-    if max(opened.size) > _WORKING_SIZE:
-        opened.thumbnail((_WORKING_SIZE, _WORKING_SIZE), Image.Resampling.BOX)
-    pixels = np.asarray(opened, dtype=np.float32)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    paper = np.median(border, axis=0)
-    if np.mean(np.abs(border - paper).max(axis=1) > 8) < 0.25:  # a drawing made or cleaned by a computer
-        ink = np.abs(pixels - paper).max(axis=2)
-        floor = float(_MIN_CONTRAST)
-    else:  # a scan or a photograph: the paper's shade changes from place to place
-        smooth = np.asarray(opened.filter(ImageFilter.MedianFilter(3)), dtype=np.float32)
-        ink = np.clip(_local_paper(smooth) - smooth, 0, None).max(axis=2)
-        floor = max(_MIN_CONTRAST, 6 * float(np.median(ink)))
-    strong = ink[ink > floor]
-    if strong.size == 0:
-        return np.zeros(ink.shape, dtype=np.float32)
-    ceiling = max(2 * floor, float(np.percentile(strong, 80)))
-    return np.clip((ink - floor / 2) / (0.8 * ceiling - floor / 2), 0, 1).astype(np.float32)
 
 
 def sketch_to_tensor_layout(sketch: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -199,11 +172,12 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:
-    """Bring 16-bit and float greys to 0..255; PIL alone would clip them."""
+    """Bring 16-bit and float greys (0..1 or 0..255) to 0..255; PIL alone would clip them."""
     if picture.mode not in ("I", "F") and not picture.mode.startswith("I;"):
         return picture
     values = np.asarray(picture, dtype=np.float64)
-    top = 65535 if values.max(initial=0) > 255 else 255
+    brightest = values.max(initial=0)
+    top = 65535 if brightest > 255 else 1 if picture.mode == "F" and brightest <= 1 else 255
     return Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
 
 
@@ -232,23 +206,6 @@ def _paper_behind(picture: Image.Image) -> Colour:
         return _WHITE
     brightness = np.average(colours.mean(axis=2), weights=opacity)
     return _WHITE if brightness < 160 else _BLACK
-
-
-def _local_paper(pixels: NDArray[np.float32], tile: int = 16) -> NDArray[np.float32]:
-    """Estimate the shade of the paper behind each pixel: a high percentile of tiles, smoothed."""
-    height, width, channels = pixels.shape
-    rows, columns = max(1, height // tile), max(1, width // tile)
-    cut = pixels[: rows * tile, : columns * tile] if height >= tile and width >= tile else pixels
-    if cut is pixels:
-        tiles = np.percentile(pixels.reshape(-1, channels), 75, axis=0).reshape(1, 1, channels)
-    else:
-        blocks = cut.reshape(rows, tile, columns, tile, channels)
-        tiles = np.percentile(blocks, 75, axis=(1, 3))
-    planes = []
-    for channel in range(channels):
-        plane = Image.fromarray(tiles[..., channel].astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
-        planes.append(np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32))
-    return np.stack(planes, axis=2)
 
 
 def _thicken(drawing: Image.Image, ink: NDArray[np.float32], least: float) -> Image.Image:

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from dsh_hf import processing
+from dsh_hf.ink import find_ink
 from dsh_hf.processing import (
     EmptySketchError,
     PictureError,
-    find_ink,
     open_picture,
     prepare_image,
     prepare_sketch,
@@ -120,9 +120,69 @@ def photographed(subject, size=(1200, 900), noise=6.0, shade=90.0, contrast=0.75
     return as_file(Image.fromarray(colours), "JPEG", quality=85)
 
 
-# The ways to make a drawing, and how far (mean absolute difference, 0..1) it may be from black on white.
+def framed(subject, grey, width, inset):
+    page = draw(subject)
+    ImageDraw.Draw(page).rectangle((inset, inset, 255 - inset, 255 - inset), outline=(grey,) * 3, width=width)
+    return page
+
+
+def on_a_desk(subject, left=0, top=0, right=0, bottom=0, side=256, colour=(120, 90, 60), **options):
+    picture = Image.new("RGB", (left + side + right, top + side + bottom), colour)
+    picture.paste(draw(subject, side, **options), (left, top))
+    return picture
+
+
+def photographed_on_a_desk(subject, angle=0, noise=6.0, shade=60.0, **margins):
+    """Photograph a page that lies on a darker desk, perhaps askew."""
+    scene = on_a_desk(subject, **margins).rotate(angle, Image.Resampling.BICUBIC, fillcolor=(120, 90, 60))
+    height, width = scene.height, scene.width
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    light = (245 - shade * (0.6 * x + 0.4 * y**2)) / 255
+    pixels = np.asarray(scene) * light[..., None] + np.random.default_rng(0).normal(0, noise, (height, width, 1))
+    return as_file(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), "JPEG", quality=85)
+
+
+def under_a_title_bar(subject):
+    screenshot = on_a_desk(subject, top=24, colour=(40, 44, 52))
+    ImageDraw.Draw(screenshot).text((10, 6), "Untitled", fill=(230, 230, 230))
+    return screenshot
+
+
+def inside_a_transparent_margin(subject, **options):
+    picture = Image.new("RGBA", (400, 400), (0, 0, 0, 0))
+    picture.paste(draw(subject, **options), (72, 72))
+    return picture
+
+
+def small_on_a_sheet(subject, sheet, side):
+    page = Image.new("RGB", sheet, WHITE)
+    page.paste(draw(subject, side=side), (sheet[0] // 3, sheet[1] // 4))
+    return page
+
+
+# How far (mean absolute difference, 0..1) a drawing may be from the same one in black on white.
 # About 0.14 separates the two subjects. The coarse ways differ in the lines' width, which cannot be told apart.
 EXACT, SCALED, COARSE = 0.003, 0.045, 0.085
+ALL_SIDES = ("left", "top", "right", "bottom")
+FRAMED = {
+    f"a frame {width} wide, grey {grey}, {inset} from the edge": (
+        partial(framed, grey=grey, width=width, inset=inset),
+        EXACT,
+    )
+    for grey in (0, 128, 200)
+    for width in (1, 3)
+    for inset in (0, 5)
+}
+DESKS = {
+    f"on a desk, {margin} of it {', '.join(sides)}{', photographed' if photo else ''}": (
+        partial(photographed_on_a_desk if photo else on_a_desk, **dict.fromkeys(sides, margin)),
+        SCALED,
+    )
+    for margin in (20, 100)
+    for sides in (ALL_SIDES, ("left",), ("bottom",), ("left", "top"), ("left", "right"))
+    for photo in (False, True)
+}
+
 WAYS = {
     "white on black": (lambda s: draw(s, ink=WHITE, paper=BLACK), EXACT),
     "red on white": (lambda s: draw(s, ink=(220, 30, 30)), EXACT),
@@ -169,6 +229,20 @@ WAYS = {
     "photographed, noisy and dark": (partial(photographed, noise=12, shade=140), SCALED),
     "photographed pencil": (partial(photographed, contrast=0.3), SCALED),
     "photographed upright with a phone": (partial(photographed, size=(1200, 1600)), SCALED),
+    "float picture in 0..1": (lambda s: Image.fromarray(np.asarray(draw(s).convert("L"), np.float32) / 255), EXACT),
+    "a screenshot with a title bar": (under_a_title_bar, EXACT),
+    "a dark page in a white margin": (
+        partial(on_a_desk, **dict.fromkeys(ALL_SIDES, 20), colour=WHITE, paper=(30, 34, 40), ink=WHITE),
+        EXACT,
+    ),
+    "a page in a transparent margin": (inside_a_transparent_margin, EXACT),
+    "a dark page in a transparent margin": (
+        partial(inside_a_transparent_margin, paper=BLACK, ink=WHITE),
+        EXACT,
+    ),
+    "small on a large sheet": (partial(small_on_a_sheet, sheet=(3000, 2200), side=150), SCALED),
+    **FRAMED,
+    **DESKS,
 }
 
 
@@ -273,6 +347,82 @@ def test_a_sketch_without_ink_is_an_error(blank):
 def test_a_photograph_of_an_empty_page_is_empty(noise, shade):
     with pytest.raises(EmptySketchError):
         prepare_sketch(photographed(None, noise=noise, shade=shade), SIZE)
+
+
+def with_shapes(draw_shapes) -> Image.Image:
+    page = Image.new("RGB", (256, 256), WHITE)
+    draw_shapes(ImageDraw.Draw(page))
+    return page
+
+
+# Each looks like a frame or a page, but is the drawing.
+OBJECTS = {
+    "a square near the edges": lambda pen: pen.rectangle((6, 6, 249, 249), outline=0, width=3),
+    "a window": lambda pen: [
+        pen.rectangle((12, 14, 240, 244), outline=0, width=4),
+        pen.line((128, 14, 128, 244), fill=0, width=4),
+        pen.line((12, 128, 240, 128), fill=0, width=4),
+    ],
+    "an envelope": lambda pen: [
+        pen.rectangle((8, 30, 248, 220), outline=0, width=4),
+        pen.line((8, 30, 128, 130, 248, 30), fill=0, width=4),
+    ],
+    "a large house": lambda pen: [
+        pen.rectangle((6, 90, 249, 250), outline=0, width=4),
+        pen.line((2, 94, 128, 4, 253, 94), fill=0, width=4),
+        pen.rectangle((100, 170, 150, 250), outline=0, width=4),
+    ],
+    "a television": lambda pen: [
+        pen.rectangle((14, 40, 242, 220), outline=0, width=4),
+        pen.rectangle((30, 56, 180, 204), outline=0, width=4),
+    ],
+    "a filled square": lambda pen: pen.rectangle((30, 30, 220, 220), fill=0),
+    "a filled disc": lambda pen: pen.ellipse((10, 10, 245, 245), fill=0),
+    "a bus": lambda pen: [
+        pen.rectangle((20, 60, 236, 190), fill=(20, 40, 140)),
+        pen.ellipse((50, 165, 95, 215), fill=0),
+        pen.ellipse((160, 165, 205, 215), fill=0),
+        pen.rectangle((35, 80, 110, 120), fill=WHITE),
+    ],
+    "lines out of the picture": lambda pen: [
+        pen.ellipse((-60, -40, 200, 220), outline=0, width=6),
+        pen.line((0, 250, 255, 120), fill=0, width=6),
+        pen.line((150, 0, 150, 255), fill=0, width=6),
+    ],
+    "a ground line": lambda pen: [
+        pen.line((0, 240, 255, 240), fill=0, width=5),
+        pen.line((128, 60, 128, 240), fill=0, width=5),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_drawing_is_not_taken_for_a_frame_or_a_page(name):
+    page = with_shapes(OBJECTS[name])
+    marks = (np.asarray(page) != 255).any(axis=2)
+    assert np.array_equal(find_ink(page) > 0.4, marks)
+
+
+@pytest.mark.parametrize("angle", [-3, 3])
+def test_a_page_askew_on_a_desk_is_cut_out(angle):
+    margins = dict.fromkeys(ALL_SIDES, 40)
+    straight = draw(side=320, width=4)
+    straight.paste(WHITE, (0, 0, 320, 320))
+    straight.paste(draw(), (32, 32))
+    expected = prepare_sketch(straight.rotate(angle, Image.Resampling.BICUBIC, fillcolor=WHITE), SIZE)
+    assert difference(prepare_sketch(photographed_on_a_desk("house", angle, **margins), SIZE), expected) < SCALED
+
+
+def test_a_small_drawing_on_a_large_sheet_is_sharp():
+    sketch = prepare_sketch(small_on_a_sheet("house", (4000, 3000), 200), SIZE)
+    assert np.mean((sketch > 80) & (sketch < 175)) < 0.05
+
+
+@pytest.mark.parametrize("size", [(256, 256), (1200, 900)])
+@pytest.mark.parametrize("noise", [25, 60])
+def test_a_very_noisy_photograph_of_an_empty_page_is_empty(noise, size):
+    with pytest.raises(EmptySketchError):
+        prepare_sketch(photographed(None, size=size, noise=noise), SIZE)
 
 
 def test_a_dot_that_was_meant_is_a_sketch():
