@@ -357,9 +357,7 @@ def _remove_files(path: Path, names: list[Any]) -> None:
 
 def _read_json(file: Path, path: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise RetrieverError(
-            f"{path} holds no saved gallery ({file.name} is missing): make one with dsh-hf index, or SketchRetriever.save"
-        )
+        raise RetrieverError(f"{path} holds no saved gallery ({file.name} is not there): run dsh-hf index first")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -96,7 +96,10 @@ def test_gives_the_nearest_pictures_with_name_and_distance(client, searcher, tmp
     drawing = draw(tmp_path)
     results, status = client.predict(handle_file(drawing), 2, api_name="/search")
     distances, ids = searcher.index.search(searcher.model.encode_sketches(drawing), 2)
-    expected = [f"{Path(key).parent} · {distance} bits" for distance, key in zip(distances, ids, strict=True)]
+    expected = [
+        f"{Path(key).parent} · {distance} bit{'s' * (distance != 1)}"
+        for distance, key in zip(distances, ids, strict=True)
+    ]
     assert [result["caption"] for result in results] == expected
     assert re.fullmatch(r"encoded in \d+ ms, searched in [\d.]+ ms · 3 pictures · 64 bits · exact · cpu", status)
 
