@@ -223,7 +223,9 @@ def search_code(searcher: Searcher, query: Query | None, count: int) -> Answer:
     results = []
     for distance, key in zip(distances, ids, strict=True):
         try:
-            results.append((searcher.thumbnail(key), f"{searcher.name(key)} · {distance} bit{'s' * (distance != 1)}"))
+            results.append(
+                (searcher.thumbnail(key), f"{searcher.name(key)} · {distance} {'bit' if distance == 1 else 'bits'}")
+            )
         except (OSError, ValueError):  # a file that vanished since the start
             continue
     index = searcher.index

@@ -97,7 +97,7 @@ def test_gives_the_nearest_pictures_with_name_and_distance(client, searcher, tmp
     results, status = client.predict(handle_file(drawing), 2, api_name="/search")
     distances, ids = searcher.index.search(searcher.model.encode_sketches(drawing), 2)
     expected = [
-        f"{Path(key).parent} · {distance} bit{'s' * (distance != 1)}"
+        f"{Path(key).parent} · {distance} {'bit' if distance == 1 else 'bits'}"
         for distance, key in zip(distances, ids, strict=True)
     ]
     assert [result["caption"] for result in results] == expected
