@@ -24,8 +24,7 @@ from dsh_hf.cli import RELEASED
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.evaluation import Evaluation, evaluate
 from dsh_hf.files import write_atomically
-from dsh_hf.modeling import prepared_batches
-from dsh_hf.processing import prepare_image
+from dsh_hf.processing import prepare_image, prepared_batches
 from dsh_hf.token_training import find_pictures, teach, thin
 
 KINDS = {  # of tokens, as the tables and the JSON call them

@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dsh_hf.checkpoint import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    CheckpointError,
+    find_checkpoint,
+    read_config,
+    read_weights,
+)
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.configuration import DSHConfig
 from dsh_hf.encoders import (
@@ -30,16 +37,14 @@ from dsh_hf.encoders import (
     share_convolutions,
 )
 from dsh_hf.files import replaced_atomically, write_atomically
-from dsh_hf.processing import Picture, PictureError, prepare_image, prepare_sketch, sketch_to_tensor_layout
+from dsh_hf.processing import (
+    Picture,
+    prepare_image,
+    prepare_sketch,
+    prepared_batches,
+    sketch_to_tensor_layout,
+)
 from dsh_hf.tokens import TokenNetwork
-
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-_PORTION = 2**24  # numbers that are read from a checkpoint at once, if not one tensor alone has more
-
-
-class CheckpointError(OSError):
-    """A checkpoint cannot be opened; the message names the file and the way out."""
 
 
 class DSHModel(
@@ -292,8 +297,8 @@ class DSHModel(
             CheckpointError: no such folder or repository, a file is missing or damaged, or the weights do not
                 fit the config. Nothing is ever filled with random weights.
         """
-        folder = _checkpoint_folder(id_or_path, revision, token, cache_dir, local_files_only)
-        config = _read_config(folder / CONFIG_NAME)
+        folder = find_checkpoint(id_or_path, revision, token, cache_dir, local_files_only)
+        config = read_config(folder / CONFIG_NAME)
         if bits is not None and bits != config.bits:
             raise CheckpointError(
                 f"{id_or_path} makes codes of {config.bits} bits, not {bits}: open it with bits={config.bits}, or "
@@ -304,39 +309,10 @@ class DSHModel(
                 model = cls(config)
         except (RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
-        model._load_weights(folder / WEIGHTS_NAME)
+        read_weights(folder / WEIGHTS_NAME, model.own_tensors())
         # Channels last is more than twice as fast on CPUs.
         model.to(memory_format=torch.channels_last)
         return model.to(device or "cpu").eval()
-
-    def _load_weights(self, path: Path) -> None:
-        import safetensors
-
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged or truncated ({error}): download or copy it again") from error
-        expected = self.own_tensors()
-        missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
-        if missing or surplus:
-            raise CheckpointError(
-                f"{path} does not fit its {CONFIG_NAME}: missing {missing[:3]} ({len(missing)} in all), "
-                f"unknown {surplus[:3]} ({len(surplus)} in all); use the two files of one checkpoint"
-            )
-        for name, tensor in expected.items():
-            if tensor.shape != stored[name]:
-                raise CheckpointError(
-                    f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {stored[name]}, "
-                    f"expected {tuple(tensor.shape)}"
-                )
-        # The file is mapped into memory: opened anew for each portion, it is never there as a whole.
-        for portion in _portions(expected):
-            with torch.no_grad(), safetensors.safe_open(path, framework="pt") as file:
-                for name, tensor in portion.items():
-                    tensor.copy_(file.get_tensor(name))
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Give every tensor of the model once, by name: the shared convolutions under the sketch trunk's."""
@@ -388,125 +364,7 @@ class DSHModel(
         write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config
 
 
-def _portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Part tensors, in order, into portions that have just enough numbers."""
-    portion: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        portion[name] = tensor
-        if sum(part.numel() for part in portion.values()) > _PORTION:
-            yield portion
-            portion = {}
-    yield portion
-
-
 def _is_one_picture(inputs: Any) -> bool:
     if isinstance(inputs, np.ndarray):
         return inputs.ndim == 2 or (inputs.ndim == 3 and inputs.shape[2] in (1, 3, 4))
     return isinstance(inputs, str | os.PathLike | Image.Image | Mapping)
-
-
-def prepared_batches(
-    pictures: Sequence[Any], prepare: Callable[[Any], NDArray[np.uint8]], batch_size: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Decode in threads, one batch ahead of the networks."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-
-        def begin(start: int) -> list:
-            rows = range(start, min(start + batch_size, len(pictures)))
-            return [pool.submit(prepare, _picture_at(pictures, row)) for row in rows]
-
-        upcoming = begin(0)
-        for start in range(batch_size, len(pictures) + batch_size, batch_size):
-            current, upcoming = upcoming, begin(start)
-            try:
-                yield np.stack([job.result() for job in current])
-            except BaseException:
-                for job in [*current, *upcoming]:
-                    job.cancel()
-                raise
-
-
-def _picture_at(pictures: Sequence[Any], row: int) -> Any:
-    """Give one picture; a ``datasets`` column decodes it here."""
-    try:
-        return pictures[row]
-    except (OSError, SyntaxError) as error:
-        raise PictureError(
-            f"the picture in row {row} is damaged or truncated ({error}): save or copy it again"
-        ) from error
-
-
-def _checkpoint_folder(
-    id_or_path: str | os.PathLike,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike | None,
-    local_files_only: bool,
-) -> Path:
-    """Find a checkpoint's folder, downloading its two files from the Hub where need be."""
-    name = os.fspath(id_or_path)
-    if Path(name).is_dir():
-        return Path(name)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name or Path(name).exists()
-    if looks_local:
-        raise CheckpointError(f"{name}: no such folder; give a checkpoint's folder or a Hub id like org/name")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        paths = [
-            hf_hub_download(
-                name,
-                file,
-                revision=revision,
-                token=token,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                local_files_only=local_files_only,
-                library_name="dsh-hf",
-            )
-            for file in (CONFIG_NAME, WEIGHTS_NAME)
-        ]
-    except HFValidationError as error:
-        raise CheckpointError(f"{name} is neither a folder nor a Hub id like org/name") from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{name}: no such folder here, and no such repository on the Hub (or it is private: log in with "
-            "`hf auth login` or pass token=)"
-        ) from error
-    except RemoteEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name} on the Hub is not a dsh_hf checkpoint: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name}: no such folder here, it is not in the local cache, and the Hub was not reached: check the name "
-            "and the network"
-        ) from error
-    except HfHubHTTPError as error:
-        raise CheckpointError(f"{name}: the Hub answered {error}") from error
-    return Path(paths[0]).parent
-
-
-def _read_config(path: Path) -> DSHConfig:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): download or copy it again") from error
-    if not isinstance(settings, dict) or "bits" not in settings:
-        raise CheckpointError(f"{path} is not the config of a dsh_hf checkpoint: it has no 'bits'")
-    known = {field.name for field in fields(DSHConfig)}
-    try:
-        return DSHConfig(**{key: value for key, value in settings.items() if key in known})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from error

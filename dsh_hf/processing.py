@@ -3,8 +3,10 @@
 import io
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,6 +148,37 @@ def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
     canvas = Image.new("L", (size, size), 0)
     canvas.paste(drawing, ((size - width) // 2, (size - height) // 2))
     return 255 - np.asarray(canvas)
+
+
+def prepared_batches(
+    pictures: Sequence[Any], prepare: Callable[[Any], NDArray[np.uint8]], batch_size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode in threads, one batch ahead of the networks."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+
+        def begin(start: int) -> list:
+            rows = range(start, min(start + batch_size, len(pictures)))
+            return [pool.submit(prepare, _picture_at(pictures, row)) for row in rows]
+
+        upcoming = begin(0)
+        for start in range(batch_size, len(pictures) + batch_size, batch_size):
+            current, upcoming = upcoming, begin(start)
+            try:
+                yield np.stack([job.result() for job in current])
+            except BaseException:
+                for job in [*current, *upcoming]:
+                    job.cancel()
+                raise
+
+
+def _picture_at(pictures: Sequence[Any], row: int) -> Any:
+    """Give one picture; a ``datasets`` column decodes it here."""
+    try:
+        return pictures[row]
+    except (OSError, SyntaxError) as error:
+        raise PictureError(
+            f"the picture in row {row} is damaged or truncated ({error}): save or copy it again"
+        ) from error
 
 
 def sketch_to_tensor_layout(sketch: NDArray[np.uint8]) -> NDArray[np.uint8]:

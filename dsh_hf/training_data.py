@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dsh_hf.augmentation import distort_images, distort_lines
-from dsh_hf.modeling import DSHModel, prepared_batches
-from dsh_hf.processing import PictureError, prepare_image, prepare_sketch
+from dsh_hf.modeling import DSHModel
+from dsh_hf.processing import PictureError, prepare_image, prepare_sketch, prepared_batches
 from dsh_hf.training_state import TrainingError
 
 if TYPE_CHECKING:

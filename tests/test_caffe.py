@@ -401,5 +401,5 @@ def test_opening_a_checkpoint_draws_no_random_weights(files, tmp_path):
 
 def test_checkpoint_larger_than_a_portion_opens_whole(files, tmp_path, monkeypatch):
     whole = fingerprint(files, tmp_path)
-    monkeypatch.setattr("dsh_hf.modeling._PORTION", 100_000)
+    monkeypatch.setattr("dsh_hf.checkpoint._PORTION", 100_000)
     assert DSHModel.from_pretrained(tmp_path / "usual").fingerprint == whole

@@ -1,0 +1,149 @@
+"""Finding and reading a checkpoint: its folder here or on the Hub, its config, its weights, and what can be wrong."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from dsh_hf.configuration import DSHConfig
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+_PORTION = 2**24  # numbers that are read from a checkpoint at once, if not one tensor alone has more
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be opened; the message names the file and the way out."""
+
+
+def find_checkpoint(
+    id_or_path: str | os.PathLike,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike | None,
+    local_files_only: bool,
+) -> Path:
+    """Find a checkpoint's folder, downloading its two files from the Hub where need be."""
+    name = os.fspath(id_or_path)
+    if Path(name).is_dir():
+        return Path(name)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name or Path(name).exists()
+    if looks_local:
+        raise CheckpointError(f"{name}: no such folder; give a checkpoint's folder or a Hub id like org/name")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        paths = [
+            hf_hub_download(
+                name,
+                file,
+                revision=revision,
+                token=token,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                local_files_only=local_files_only,
+                library_name="dsh-hf",
+            )
+            for file in (CONFIG_NAME, WEIGHTS_NAME)
+        ]
+    except HFValidationError as error:
+        raise CheckpointError(f"{name} is neither a folder nor a Hub id like org/name") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: no such folder here, and no such repository on the Hub (or it is private: log in with "
+            "`hf auth login` or pass token=)"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} on the Hub is not a dsh_hf checkpoint: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: no such folder here, it is not in the local cache, and the Hub was not reached: check the name "
+            "and the network"
+        ) from error
+    except HfHubHTTPError as error:
+        raise CheckpointError(f"{name}: the Hub answered {error}") from error
+    return Path(paths[0]).parent
+
+
+def read_config(path: Path) -> DSHConfig:
+    """Read a ``config.json``.
+
+    Raises:
+        CheckpointError: it is missing, no JSON, or no config of this library.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): download or copy it again") from error
+    if not isinstance(settings, dict) or "bits" not in settings:
+        raise CheckpointError(f"{path} is not the config of a dsh_hf checkpoint: it has no 'bits'")
+    known = {field.name for field in fields(DSHConfig)}
+    try:
+        return DSHConfig(**{key: value for key, value in settings.items() if key in known})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Fill tensors from a safetensors file that must hold just these, in these shapes.
+
+    Args:
+        path: the file.
+        expected: the tensors to fill, by name.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or a tensor is missing, unknown or of another shape.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or truncated ({error}): download or copy it again") from error
+    missing, surplus = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
+    if missing or surplus:
+        raise CheckpointError(
+            f"{path} does not fit its {CONFIG_NAME}: missing {missing[:3]} ({len(missing)} in all), "
+            f"unknown {surplus[:3]} ({len(surplus)} in all); use the two files of one checkpoint"
+        )
+    for name, tensor in expected.items():
+        if tensor.shape != stored[name]:
+            raise CheckpointError(
+                f"{path} does not fit its {CONFIG_NAME}: {name} has the shape {stored[name]}, "
+                f"expected {tuple(tensor.shape)}"
+            )
+    # The file is mapped into memory: opened anew for each portion, it is never there as a whole.
+    for portion in _portions(expected):
+        with torch.no_grad(), safetensors.safe_open(path, framework="pt") as file:
+            for name, tensor in portion.items():
+                tensor.copy_(file.get_tensor(name))
+
+
+def _portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Part tensors, in order, into portions that have just enough numbers."""
+    portion: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        portion[name] = tensor
+        if sum(part.numel() for part in portion.values()) > _PORTION:
+            yield portion
+            portion = {}
+    yield portion
