@@ -20,12 +20,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from dsh_hf import DSHModel
-from dsh_hf.cli import RELEASED
+from dsh_hf.cli import RELEASED, split_of
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.evaluation import Evaluation, evaluate
 from dsh_hf.files import write_atomically
 from dsh_hf.processing import prepare_image, prepared_batches
 from dsh_hf.token_training import find_pictures, teach, thin
+from dsh_hf.training_data import undecoded
 
 KINDS = {  # of tokens, as the tables and the JSON call them
     "network": "the token network",
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     model = DSHModel.from_pretrained(arguments.checkpoint)
     size = model.config.sketch_size
     queries, gallery, split = _load(arguments.sketchy, arguments.checkpoint, arguments.limit)
-    pictures = _undecoded(gallery)
+    pictures = undecoded(gallery)
     paths = [Path(picture["path"]) for picture in pictures]
     about: dict[str, Any] = {
         "split": split,
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     times = {str(threads): measure_times(model, threads) for threads in sorted({1, os.cpu_count() or 1})}
     _print_times(times, model)
 
-    query_codes = model.encode_sketches(_undecoded(queries), show_progress_bar=True)
+    query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
     labels = np.asarray(queries["label"]), np.asarray(gallery["label"])
     results = {kind: evaluate(query_codes, codes[kind], *labels, bits=model.config.bits) for kind in KINDS}
     changed = {kind: _bits_changed(codes[kind], codes["network"]) for kind in KINDS}
@@ -296,11 +297,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(sketchy: str, checkpoint: str, limit: int | None) -> tuple[Any, Any, str]:
     """Give the query sketches and the gallery's photographs of the checkpoint's split, and the split's name."""
-    from dsh_hf.data import Split, load_sketchy, make_split
+    from dsh_hf.data import load_sketchy, make_split
 
     data = load_sketchy(sketchy)
-    path = Path(checkpoint) / "split.json"
-    split = Split.load(path) if path.is_file() else make_split(data, "open", 0)
+    split = split_of(checkpoint) or make_split(data, "open", 0)
     parts = split.select(data)
     queries, gallery = parts["query_sketches"], parts["gallery_images"]
     if limit is not None:
@@ -314,12 +314,6 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
     """Give at most ``count`` of the items, evenly spread."""
     count = min(count, len(items))
     return [items[place * len(items) // count] for place in range(count)]
-
-
-def _undecoded(dataset: Any) -> Any:
-    from datasets import Image as ImageFeature
-
-    return dataset.cast_column("image", ImageFeature(decode=False))["image"]
 
 
 def _small(pixels: Tensor, size: int) -> NDArray[np.uint8]:

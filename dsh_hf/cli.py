@@ -129,7 +129,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
     model = DSHModel.from_pretrained(arguments.checkpoint, device=_device(arguments.device))
     data = load_sketchy(arguments.sketchy)
-    split = _split_of(arguments.checkpoint)
+    split = split_of(arguments.checkpoint)
     if split is None:
         split = make_split(data, "open", 0)
         print(f"{arguments.checkpoint} has no split.json: measured on the split 'open', seed 0")
@@ -335,7 +335,7 @@ def _join(datasets: list["Dataset"]) -> "Dataset":
     )
 
 
-def _split_of(checkpoint: str) -> "Split | None":
+def split_of(checkpoint: str) -> "Split | None":
     """Read the split that a checkpoint was trained with, from its folder or its repository on the Hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
