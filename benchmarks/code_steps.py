@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         times.append(time.perf_counter())
         seconds.append(np.diff(times))
     middle = np.median(seconds, axis=0)
-    print(
-        f"{arguments.images:,} images, {arguments.sketches:,} sketches, {arguments.bits} bits; medians of {len(seconds)}"
-    )
+    print(f"{len(images):,} images, {len(sketches):,} sketches, {arguments.bits} bits; medians of {len(seconds)} runs")
     for name, value in zip(("D", "B_I", "B_S", "round"), [*middle, middle.sum()], strict=True):
         print(f"{name:<6}{value:>7.2f} s")
     return 0
