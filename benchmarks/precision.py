@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from dsh_hf import DSHModel
-from dsh_hf.cli import RELEASED
+from dsh_hf.cli.options import RELEASED
 from dsh_hf.modeling import WEIGHTS_NAME
 from dsh_hf.token_training import find_pictures
 from dsh_hf.training_state import trained_tensors

@@ -20,7 +20,8 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from dsh_hf import DSHModel
-from dsh_hf.cli import RELEASED, split_of
+from dsh_hf.cli.evaluate import split_of
+from dsh_hf.cli.options import RELEASED
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.evaluation import Evaluation, evaluate
 from dsh_hf.files import write_atomically

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import PIL.Image
 
+from dsh_hf.data.spelling import spelling
 from dsh_hf.files import write_atomically
 
 if TYPE_CHECKING:
@@ -359,12 +360,8 @@ def _emoji_of(class_names: Iterable[str]) -> dict[str, list[str]]:
     for emoji in load_openmoji():
         plain = re.sub(r"^(black|white|red|green) | face$", "", emoji.name)
         for name in (emoji.name, plain):
-            by_spelling.setdefault(_spelling(name), set()).add(emoji.id)
+            by_spelling.setdefault(spelling(name), set()).add(emoji.id)
     return {
-        name: sorted(by_spelling.get(_spelling(name), set()).union(_CLASS_EMOJI.get(_spelling(name), ())))
+        name: sorted(by_spelling.get(spelling(name), set()).union(_CLASS_EMOJI.get(spelling(name), ())))
         for name in class_names
     }
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.lower())

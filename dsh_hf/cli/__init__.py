@@ -1,0 +1,39 @@
+"""The command ``dsh-hf``: each module beside this one holds a command or two."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from dsh_hf import __version__
+from dsh_hf.cli import caffe, evaluate, gallery, train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; give 0, or 2 with one line on stderr where the input is at fault."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(given)
+    arguments.given = given
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Each request of the Hub's client would be a line of the log, too.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    from dsh_hf.training import TrainingError
+
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, ImportError, TrainingError) as error:
+        print(f"dsh-hf {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ndsh-hf {arguments.command}: stopped; what was saved stays", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dsh-hf", description="Deep Sketch Hashing: find pictures by drawing.")
+    parser.add_argument("--version", action="version", version=f"dsh-hf {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (train, evaluate, gallery, caffe):
+        module.add_to(commands)
+    return parser

@@ -1,0 +1,98 @@
+"""``dsh-hf evaluate``."""
+
+import argparse
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
+
+if TYPE_CHECKING:
+    from dsh_hf.data import Split
+
+
+def add_to(commands: Any) -> None:
+    """Add the command of this module."""
+    sub = add_command(commands, evaluate, "dsh-hf evaluate runs/first/checkpoint --sketchy data/sketchy")
+    sub.add_argument("checkpoint", help="folder or Hub id; its split.json says what is measured")
+    sub.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
+    sub.add_argument("--name", default="Sketchy", help="what the results call the data set")
+    sub.add_argument("--out", metavar="DIR", help="where to write; by default the checkpoint's folder")
+    add_device(sub)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a checkpoint: print a table, write evaluation.json, pr_curve.png, and with them probes and card."""
+    import numpy as np
+
+    from dsh_hf import DSHModel
+    from dsh_hf.data import load_sketchy, make_split
+    from dsh_hf.evaluation import draw_pr_curve
+    from dsh_hf.evaluation import evaluate as measure
+    from dsh_hf.files import write_atomically
+    from dsh_hf.model_card import write_card, write_probes
+    from dsh_hf.training_data import undecoded
+
+    if not arguments.out and not Path(arguments.checkpoint).is_dir():
+        raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
+    model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
+    data = load_sketchy(arguments.sketchy)
+    split = split_of(arguments.checkpoint)
+    if split is None:
+        split = make_split(data, "open", 0)
+        print(f"{arguments.checkpoint} has no split.json: measured on the split 'open', seed 0")
+    parts = split.select(data)
+    queries, gallery = parts["query_sketches"], parts["gallery_images"]
+    began = time.perf_counter()
+    query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
+    gallery_codes = model.encode_images(undecoded(gallery), show_progress_bar=True)
+    seconds = time.perf_counter() - began
+    result = measure(
+        query_codes,
+        gallery_codes,
+        np.asarray(queries["label"]),
+        np.asarray(gallery["label"]),
+        bits=model.config.bits,
+    )
+    low, high = result.bootstrap()
+    dataset = arguments.name
+    print(f"{dataset}, split {split.name} (seed {split.seed}), {result.bits} bits, model {model.fingerprint[:12]}")
+    print(result.table())
+    print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {seconds:.0f} s")
+    out = Path(arguments.out or arguments.checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    per_class = result.per_class(data["images"].features["label"].names)
+    about = {
+        "fingerprint": model.fingerprint,
+        "dataset": dataset,
+        "split": split.name,
+        "seed": split.seed,
+        **result.to_dict(),
+        "precision_radius_2": result.precision_radius,
+        "map_interval": [low, high],
+        "map_by_class": {name: round(value, 4) for name, value in per_class.items()},
+        "command": "dsh-hf " + shlex.join(arguments.given),
+    }
+    write_atomically(out / "evaluation.json", as_json(about))
+    draw_pr_curve({f"{result.bits} bits": result}, out / "pr_curve.png")
+    written = ["evaluation.json", "pr_curve.png"]
+    if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
+        written += [write_probes(model, out).name, write_card(out).name]
+    print(f"written to {out}: {', '.join(written)}")
+
+
+def split_of(checkpoint: str) -> "Split | None":
+    """Read the split that a checkpoint was trained with, from its folder or its repository on the Hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    from dsh_hf.data import Split
+
+    path = Path(checkpoint) / "split.json"
+    if not Path(checkpoint).is_dir():
+        try:
+            path = Path(hf_hub_download(checkpoint, "split.json"))
+        except RemoteEntryNotFoundError:
+            return None
+    return Split.load(path) if path.is_file() else None

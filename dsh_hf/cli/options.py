@@ -1,0 +1,64 @@
+"""What several commands share: the device, where checkpoints come from, the parser of one command."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# In a clone the released checkpoint lies beside the package; elsewhere --checkpoint has to be given.
+RELEASED = Path(__file__).resolve().parents[2] / "model_card" / "dsh-sketchy-subset"
+
+
+def add_command(commands: Any, run: Callable[[argparse.Namespace], None], example: str) -> argparse.ArgumentParser:
+    """Add the command that ``run`` carries out: its name and what it does are those of the function."""
+    about = (run.__doc__ or "").strip()
+    parser: argparse.ArgumentParser = commands.add_parser(
+        run.__name__.replace("_", "-"),
+        help=about,
+        description=about,
+        epilog=f"example: {example}",
+        formatter_class=_Formatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add ``--checkpoint``, in a clone with the released one as its default."""
+    if RELEASED.is_dir():
+        parser.add_argument("--checkpoint", default=str(RELEASED), metavar="X", help="folder or Hub id")
+    else:
+        parser.add_argument("--checkpoint", required=True, metavar="X", help="folder or Hub id")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+
+
+def checked_device(name: str) -> str:
+    """Give the device's name back.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} is not to be had here: use cpu") from error
+    return name
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """Give the bytes of a JSON file that people read."""
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

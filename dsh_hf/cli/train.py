@@ -1,0 +1,148 @@
+"""``dsh-hf train``."""
+
+import argparse
+import os
+import platform
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from dsh_hf.configuration import DSHConfig
+
+
+def add_to(commands: Any) -> None:
+    """Add the command of this module."""
+    sub = add_command(commands, train, "dsh-hf train --sketchy data/sketchy --out runs/first")
+    sub.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
+    sub.add_argument("--quickdraw", metavar="DIR", help="folder of Quick, Draw! .ndjson files: more sketches")
+    sub.add_argument("--openmoji", action="store_true", help="add OpenMoji's pictures of the same classes")
+    sub.add_argument("--out", required=True, metavar="DIR", help="state, log and checkpoint; a run resumes from here")
+    sub.add_argument("--restart", action="store_true", help="ignore the state of an earlier run")
+    sub.add_argument("--split", choices=("open", "strict"), default="open", help="what is held out")
+    sub.add_argument("--split-seed", type=int, default=0, help="seed of the split")
+    sub.add_argument("--validate", action="store_true", help="keep the validation sketches out, log mAP each round")
+    sub.add_argument("--bits", type=int, default=64, help="length of the codes")
+    sub.add_argument("--paper-networks", choices=("sketchy", "tu-berlin"), help="the published networks, from scratch")
+    sub.add_argument("--image-backbone", default="tf_efficientnet_lite0", help="a timm name, or caffenet")
+    sub.add_argument("--sketch-backbone", default="tf_efficientnet_lite0", help="a timm name, or dsh-c2")
+    sub.add_argument("--image-size", type=int, default=192, help="pixels")
+    sub.add_argument("--sketch-size", type=int, default=112, help="pixels")
+    sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float16", help="stored weights")
+    sub.add_argument("--mode", choices=("balanced", "paper"), default="balanced", help="the objective")
+    sub.add_argument("--semantic-weight", type=float, help="lambda; 0.1, in paper mode 0.01")
+    sub.add_argument("--quantization-weight", type=float, help="gamma; 0.1, in paper mode 1e-5")
+    sub.add_argument("--code-word-weight", type=float, help="of the class's word in the network step; 0.3, paper: 0")
+    sub.add_argument("--rounds", type=int, default=20, help="code steps, each with one pass of the networks")
+    sub.add_argument("--batch-size", type=int, default=64, help="sketches in a step")
+    sub.add_argument("--learning-rate", type=float, default=1e-3, help="of the trunks; heads: three times")
+    sub.add_argument("--random-weights", action="store_true", help="do not start from ImageNet weights")
+    sub.add_argument("--train-image-trunk", action="store_true", help="train the image trunk, too")
+    sub.add_argument("--seed", type=int, default=0, help="of everything drawn at random")
+    add_device(sub)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a model on Sketchy, and leave a checkpoint with its split and how it was made."""
+    from dsh_hf.data import load_quickdraw, load_sketchy, make_split
+    from dsh_hf.data.openmoji import openmoji_images, openmoji_sketches
+    from dsh_hf.data.quickdraw import sketchy_words
+    from dsh_hf.files import write_atomically
+    from dsh_hf.training import Trainer, TrainingConfig
+
+    data = load_sketchy(arguments.sketchy)
+    split = make_split(data, arguments.split, arguments.split_seed)
+    parts = split.select(data)
+    names = data["images"].features["label"].names
+    sketches, images = [parts["train_sketches"]], [parts["train_images"]]
+    if not arguments.validate:
+        sketches.append(parts["validation_sketches"])
+    pictures = sum(map(len, [*sketches, *images]))
+    sources = [_source("Sketchy", "research use; photographs from ImageNet", pictures)]
+    if arguments.quickdraw:
+        words = [path.stem for path in Path(arguments.quickdraw).glob("*.ndjson")]
+        drawings = load_quickdraw(arguments.quickdraw, sketchy_words(names, words))
+        sketches.append(drawings)
+        sources.append(_source("Quick, Draw!", "CC BY 4.0, Google", len(drawings)))
+    if arguments.openmoji:
+        sketches.append(openmoji_sketches(names))
+        images.append(openmoji_images(names))
+        sources.append(_source("OpenMoji", "CC BY-SA 4.0", 2 * len(images[-1])))
+    parts["train_sketches"], parts["train_images"] = _join(sketches), _join(images)
+    if not arguments.validate:
+        del parts["validation_sketches"]
+    weights = ("semantic_weight", "quantization_weight", "code_word_weight")
+    given = {name: value for name in weights if (value := getattr(arguments, name)) is not None}
+    config = (TrainingConfig.paper if arguments.mode == "paper" else TrainingConfig)(
+        model=_networks(arguments),
+        **given,
+        rounds=arguments.rounds,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        imagenet_weights=not (arguments.random_weights or arguments.paper_networks),
+        train_image_trunk=bool(arguments.train_image_trunk or arguments.paper_networks),
+        seed=arguments.seed,
+    )
+    out = Path(arguments.out)
+    trainer = Trainer(config, parts, out, device=checked_device(arguments.device))
+    model = trainer.train(resume=not arguments.restart)
+    split.save(out / "checkpoint" / "split.json")
+    initial = [
+        _source("sketch-token network of dsh_hf", "taught by HED (MIT) on Caltech-101 and OpenMoji", None),
+        _source("GloVe 6B word vectors", "PDDL 1.0", None),
+    ]
+    if config.imagenet_weights:
+        initial.append(_source(config.model.image_backbone, "Apache-2.0; trained on ImageNet", None))
+    about = {
+        "command": "dsh-hf " + shlex.join(arguments.given),
+        "seconds": round(sum(record["seconds"] for record in trainer.history)),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {trainer.device}",
+        "seed": arguments.seed,
+        "data": sources,
+        "initial_weights": initial,
+        "fingerprint": model.fingerprint,
+    }
+    write_atomically(out / "checkpoint" / "training.json", as_json(about))
+    print(
+        f"checkpoint written to {out / 'checkpoint'}; measure it with: dsh-hf evaluate {out / 'checkpoint'} "
+        f"--sketchy {arguments.sketchy}"
+    )
+
+
+def _networks(arguments: argparse.Namespace) -> "DSHConfig":
+    from dsh_hf.configuration import DSHConfig
+
+    if arguments.paper_networks:
+        return replace(DSHConfig.paper(arguments.paper_networks, arguments.bits), dtype=arguments.dtype)
+    return DSHConfig(
+        bits=arguments.bits,
+        image_backbone=arguments.image_backbone,
+        sketch_backbone=arguments.sketch_backbone,
+        image_size=arguments.image_size,
+        sketch_size=arguments.sketch_size,
+        dtype=arguments.dtype,
+    )
+
+
+def _join(datasets: list["Dataset"]) -> "Dataset":
+    """Put data sets of the same classes below each other, whatever order each numbers them in."""
+    from datasets import concatenate_datasets
+
+    features = datasets[0].select_columns(["image", "label", "id"]).features
+    numbers = {name: number for number, name in enumerate(features["label"].names)}
+    return concatenate_datasets(
+        [
+            dataset.align_labels_with_mapping(numbers, "label").select_columns(["image", "label", "id"]).cast(features)
+            for dataset in datasets
+        ]
+    )
+
+
+def _source(name: str, terms: str, items: int | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"name": name, "terms": terms}
+    return source if items is None else {**source, "items": items}
