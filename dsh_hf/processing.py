@@ -157,8 +157,7 @@ def prepared_batches(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
 
         def begin(start: int) -> list:
-            rows = range(start, min(start + batch_size, len(pictures)))
-            return [pool.submit(prepare, _picture_at(pictures, row)) for row in rows]
+            return [pool.submit(prepare, picture) for picture in _pictures_at(pictures, start, start + batch_size)]
 
         upcoming = begin(0)
         for start in range(batch_size, len(pictures) + batch_size, batch_size):
@@ -171,8 +170,15 @@ def prepared_batches(
                 raise
 
 
+def _pictures_at(pictures: Sequence[Any], start: int, stop: int) -> Sequence[Any]:
+    """Give some pictures; a ``datasets`` column decodes them here, faster in one go than row by row."""
+    try:
+        return pictures[start:stop]
+    except (OSError, SyntaxError):  # one of them: row by row it is named
+        return [_picture_at(pictures, row) for row in range(start, min(stop, len(pictures)))]
+
+
 def _picture_at(pictures: Sequence[Any], row: int) -> Any:
-    """Give one picture; a ``datasets`` column decodes it here."""
     try:
         return pictures[row]
     except (OSError, SyntaxError) as error:

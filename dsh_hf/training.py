@@ -131,6 +131,13 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.sketches, self.images = data["train_sketches"], data["train_images"]
         self.validation = data.get("validation_sketches")
+        for name, part in (("sketches", self.sketches), ("images", self.images)):
+            if not len(part):
+                raise TrainingError(
+                    f"there are no {name} to train on (TU-Berlin has images in its Extended version only)"
+                )
+        if self.validation is not None and not len(self.validation):
+            raise TrainingError("the split has no validation sketches: train without them")
         self.classes: list[str] = list(self.sketches.features["label"].names)
         if self.classes != list(self.images.features["label"].names):
             raise TrainingError("sketches and images have different class names: load them together")

@@ -89,6 +89,33 @@ def test_trained_evaluated_checkpoint_can_be_published(run, sketchy, capsys):
     assert "README.md is not what evaluation.json" in done.stderr
 
 
+def test_any_two_sources_train_and_are_measured(sketchy, tmp_path, capsys):
+    """Parquet sketches with classes of their own numbering, images in class folders."""
+    from dsh_hf.data import load_sketchy
+
+    sketches, images = tmp_path / "sketches.parquet", sketchy / "256x256/photo/tx_000000000000"
+    load_sketchy(sketchy)["sketches"].remove_columns("photo_id").to_parquet(sketches)
+    data = ["--sketches", str(sketches), "--images", str(images)]
+    split = ["--split", "paper", "--queries-per-class", "2"]
+    out = tmp_path / "run"
+    assert main(["train", *data, *split, "--terms", "mine", "--out", str(out), *TRAIN]) == 0
+    assert " ".join(data) in capsys.readouterr().out
+    training = json.loads((out / "checkpoint/training.json").read_text())
+    assert training["data"] == [{"name": f"sketches.parquet and {images.name}", "terms": "mine", "items": 18}]
+    assert main(["evaluate", str(out / "checkpoint"), *data]) == 0
+    assert json.loads((out / "checkpoint/evaluation.json").read_text())["queries"] == 4
+    assert main(["evaluate", str(out / "checkpoint"), *data, "--split", "whole", "--out", str(tmp_path / "all")]) == 0
+    assert json.loads((tmp_path / "all/evaluation.json").read_text())["queries"] == 12
+
+
+def test_the_word_vectors_of_the_classes_stay_with_the_model(run):
+    from dsh_hf.data.words import class_vectors, load_class_vectors
+
+    kept = load_class_vectors(run / "checkpoint/word_vectors.safetensors")
+    assert kept.names == ["apple", "door"]
+    np.testing.assert_array_equal(kept.vectors, class_vectors(["apple", "door"]))
+
+
 def test_device_that_is_not_there_is_one_line(run, sketchy, capsys):
     assert main(["evaluate", str(run / "checkpoint"), "--sketchy", str(sketchy), "--device", "warp"]) == 2
     assert "--device warp is not to be had here" in capsys.readouterr().err
@@ -108,11 +135,33 @@ def test_index_then_search(run, sketchy, tmp_path, capsys):
     assert all(line.endswith(".jpg") for line in lines)
 
 
+def test_a_data_set_is_indexed_once_and_searched_by_picture_and_label(run, sketchy, tmp_path, capsys):
+    from dsh_hf.data import load_sketchy
+
+    rows, gallery = tmp_path / "photos.parquet", tmp_path / "gallery"
+    load_sketchy(sketchy)["images"].to_parquet(rows)
+    checkpoint = ["--checkpoint", str(run / "checkpoint")]
+    assert main(["index", str(rows), "--out", str(gallery), *checkpoint]) == 0
+    assert main(["index", str(rows), "--out", str(gallery), *checkpoint]) == 0
+    assert "10 pictures" in (told := capsys.readouterr().out)
+    assert "(0 added" in told
+    picture = next((sketchy / "256x256/photo").rglob("*.jpg"))
+    given = ["search", str(picture), "--index", str(gallery), "--image", "--where", "label=door", "--json", *checkpoint]
+    assert main(given) == 0
+    hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(hits) == 5
+    assert {hit["metadata"]["label"] for hit in hits} == {"door"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "--sketchy", "nowhere", "--out", "out"], "nowhere"),
         (["evaluate", "./no/checkpoint", "--sketchy", "x", "--out", "y"], "./no/checkpoint: no such folder"),
+        (["train", "--out", "out"], "name one data set"),
+        (["train", "--sketchy", "a", "--tu-berlin", "b", "--out", "out"], "name one data set"),
+        (["train", "--sketches", "a", "--out", "out"], "--sketches and --images belong together"),
+        (["train", "--sketchy", "nowhere", "--rounds", "0", "--out", "out"], "rounds must be at least 1"),
         (["evaluate", "org/name", "--sketchy", "x"], "org/name is no folder here: say where to write with --out DIR"),
         (["search", "cat.png", "--index", "x", "--checkpoint", "./none"], "./none: no such folder"),
     ],

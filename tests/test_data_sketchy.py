@@ -2,8 +2,10 @@ import os
 import subprocess
 import sys
 
+import datasets
 import PIL.Image
 import pytest
+from folder_trees import packed, sketchy_tree
 
 from dsh_hf.data import load_sketchy
 
@@ -12,6 +14,11 @@ SKETCHES = {
     "car_(sedan)": ["n02958343_7-12"],
 }
 PHOTOS = {"cat": ["n02121620_10", "n02121620_11", "n02121620_12"], "car_(sedan)": ["n02958343_7"]}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def picture(path, mode="RGB"):
@@ -112,7 +119,7 @@ def test_a_missing_domain_says_what_was_expected_and_what_is_there(root):
 def test_folders_without_pictures_are_refused(root):
     for path in root.glob("256x256/photo/tx_000000000000/*/*.jpg"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no pictures found: expected <class>/\*\.jpg in .*photo"):
+    with pytest.raises(FileNotFoundError, match=r"no pictures in .*photo/tx_000000000000/car_\(sedan\); .*/cat"):
         load_sketchy(root)
 
 
@@ -120,10 +127,64 @@ def test_classes_on_one_side_only_are_all_listed(root):
     for name in ("zebra", "axe"):
         picture(root / f"256x256/sketch/tx_000000000000/{name}/n1_1-1.png")
     picture(root / "256x256/photo/tx_000000000000/owl/n1_2.jpg")
-    with pytest.raises(ValueError, match=r"sketches but no photographs: axe, zebra; .* no sketches: owl"):
+    with pytest.raises(ValueError, match=r"sketches but no images: axe, zebra .*; .* no sketches: owl"):
         load_sketchy(root)
 
 
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, dsh_hf.data; sys.exit(bool({'datasets', 'torch', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_says_which_set_and_version_it_is(root):
+    for part in load_sketchy(root).values():
+        assert (part.info.dataset_name, part.info.config_name) == ("sketchy", "plain")
+
+
+def test_the_extended_folder_alone_is_the_gallery_so_that_no_photograph_is_there_twice(tmp_path):
+    root = sketchy_tree(tmp_path, extended=True)
+    data = load_sketchy(root)
+    assert data["images"]["id"][5:] == ["cat/ext_1", "cat/ext_2", "cat/ext_3", "cat/n1_10", "cat/n1_11"]
+    assert set(data["sketches"]["photo_id"]) <= set(data["images"]["id"])
+    assert data["images"].info.config_name == "extended"
+
+
+def test_the_extended_version_needs_no_folder_of_photographs(tmp_path):
+    root = sketchy_tree(tmp_path, extended=True)
+    os.rename(root / "256x256/photo", root / "elsewhere")
+    assert len(load_sketchy(root)["images"]) == 10
+
+
+def test_the_version_can_be_insisted_on(tmp_path):
+    root = sketchy_tree(tmp_path, extended=True)
+    assert len(load_sketchy(root, extended=False)["images"]) == 4
+    assert len(load_sketchy(root, extended=True)["images"]) == 10
+    os.rename(root / "EXTEND_image_sketchy_ready", root / "else")
+    with pytest.raises(FileNotFoundError, match=r"Sketchy: expected EXTEND_image_sketchy in .*256x256"):
+        load_sketchy(root, extended=True)
+
+
+@pytest.mark.parametrize("given", ["EXTEND_image_sketchy", "256x256/EXTEND_image_sketchy_ready"])
+def test_the_extended_folder_is_found_under_its_names_and_places(given, tmp_path):
+    root = sketchy_tree(tmp_path, extended=True)
+    os.rename(root / "EXTEND_image_sketchy_ready", root / given)
+    assert len(load_sketchy(root)["images"]) == 10
+
+
+def test_archives_are_opened(tmp_path):
+    root = sketchy_tree(tmp_path / "content", extended=True)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "more").mkdir()
+    os.rename(root / "EXTEND_image_sketchy_ready", tmp_path / "more/EXTEND_image_sketchy_ready")
+    packed(root, tmp_path / "downloads/sketchy.tar.gz")
+    assert len(load_sketchy(tmp_path / "downloads")["images"]) == 4
+    packed(tmp_path / "more", tmp_path / "downloads/EXTEND_image_sketchy_ready.zip")
+    assert len(load_sketchy(tmp_path / "downloads")["images"]) == 10
+    assert len(load_sketchy(tmp_path / "downloads/sketchy.tar.gz")["images"]) == 4
+
+
+def test_a_broken_photograph_is_told_before_anything_starts(root):
+    path = root / "256x256/photo/tx_000000000000/cat/n02121620_10.jpg"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=r"1 of 4 pictures cannot be used: .*cat/n02121620_10.jpg"):
+        load_sketchy(root)

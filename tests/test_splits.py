@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from dsh_hf.data import Split, make_split
+from dsh_hf.data.splits import SPLIT_NAMES, Split, make_split
+from dsh_hf.data.zero_shot import UNSEEN_CLASSES
 
 GROUPS = {"ant": 2, "bee": 3, "cow": 4}  # photographs drawn in each class
 PHOTOS = 6
@@ -97,7 +101,17 @@ def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
 
 
-@pytest.mark.parametrize("content", ["", "not json", "[]", '{"name": "open", "seed": 0}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not json",
+        "[]",
+        '{"name": "open", "seed": 0}',
+        '{"name": "open", "seed": 0, "query_sketches": "ant/1", "validation_sketches": [], "held_out_images": []}',
+        '{"name": "open", "seed": 0, "query_sketches": [1, 2], "validation_sketches": [], "held_out_images": []}',
+    ],
+)
 def test_a_file_that_is_no_split_is_named(tmp_path, content):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=r"bad\.json is not a split"):
@@ -119,10 +133,231 @@ def test_classes_too_small_to_divide_are_all_listed():
         make_split(toy(photos=3), "strict")
 
 
-def test_an_unknown_name_or_sketches_without_photographs_are_refused():
-    data = toy()
-    with pytest.raises(ValueError, match='"open" or "strict", got \'closed\''):
-        make_split(data, "closed")
-    data["sketches"] = data["sketches"].remove_columns("photo_id")
-    with pytest.raises(ValueError, match="no photo_id column"):
-        make_split(data)
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of open, strict, paper, zero-shot, sketchy-25, .*, got 'closed'"):
+        make_split(toy(), "closed")
+
+
+# Data whose sketches draw no known photographs.
+
+
+def loose(sketches=16, images=6, classes=("ant", "bee"), dataset_name=None):
+    """Give classes of so many sketches and images; a number, or one for each class."""
+    counts = [[n] * len(classes) if isinstance(n, int) else n for n in (sketches, images)]
+    views = [[(c, f"{c}/{i}") for c, n in zip(classes, count, strict=True) for i in range(n)] for count in counts]
+    data = DatasetDict(
+        {
+            view: dataset(label=[c for c, _ in rows], id=[i for _, i in rows])
+            for view, rows in zip(("sketches", "images"), views, strict=True)
+        }
+    )
+    for part in data.values():
+        part.info.dataset_name = dataset_name
+    return data
+
+
+def per_class(ids):
+    return dict(Counter(i.partition("/")[0] for i in ids))
+
+
+@pytest.mark.parametrize(
+    ("sketches", "queries", "validation"),
+    [(2, 1, 0), (3, 1, 1), (15, 1, 1), (16, 2, 2), (80, 10, 10)],
+)
+def test_without_photographs_one_sketch_in_eight_is_a_query_and_as_many_validate(sketches, queries, validation):
+    split = make_split(loose(sketches))
+    assert per_class(split.query_sketches) == {"ant": queries, "bee": queries}
+    assert per_class(split.validation_sketches) == ({"ant": validation, "bee": validation} if validation else {})
+    assert not set(split.query_sketches) & set(split.validation_sketches)
+
+
+def test_a_sketch_whose_photograph_is_unknown_stands_for_itself():
+    data = toy({"ant": 2})
+    rows = data["sketches"].to_dict()
+    rows["photo_id"] = ["ant/p0"] * 3 + [None] * 3
+    data["sketches"] = Dataset.from_dict(rows, features=data["sketches"].features)
+    parts = make_split(data).select(data)
+    sides = [part["photo_id"][:] for name, part in parts.items() if name.endswith("sketches")]
+    assert sorted(map(len, sides)) in ([1, 1, 4], [1, 2, 3])
+    assert sum("ant/p0" in side for side in sides) == 1
+
+
+def test_strict_holds_out_a_tenth_of_the_images_of_a_large_class():
+    split = make_split(loose(images=[49, 4]), "strict")
+    assert per_class(split.held_out_images) == {"ant": 4, "bee": 3}
+
+
+def test_a_class_of_one_sketch_is_too_small():
+    with pytest.raises(ValueError, match="need two or more sketches: bee"):
+        make_split(loose([5, 1]))
+
+
+# The paper's protocol.
+
+
+@pytest.mark.parametrize(("dataset_name", "queries"), [("sketchy", 50), ("tu-berlin", 10)])
+def test_paper_takes_the_published_number_of_queries_and_all_images(dataset_name, queries):
+    data = loose(3 * queries, dataset_name=dataset_name)
+    split = make_split(data, "paper")
+    assert per_class(split.query_sketches) == {"ant": queries, "bee": queries}
+    assert per_class(split.validation_sketches) == {"ant": queries, "bee": queries}
+    parts = split.select(data)
+    assert parts["train_images"]["id"][:] == parts["gallery_images"]["id"][:] == data["images"]["id"][:]
+
+
+def test_paper_validates_only_where_as_many_sketches_are_left_to_train():
+    split = make_split(loose([29, 30], dataset_name="tu-berlin"), "paper")
+    assert per_class(split.query_sketches) == {"ant": 10, "bee": 10}
+    assert per_class(split.validation_sketches) == {"bee": 10}
+
+
+def test_paper_needs_a_number_for_other_data_and_takes_it_for_known_data():
+    with pytest.raises(ValueError, match=r"queries_per_class must be 1 or more.* called 'doodles'"):
+        make_split(loose(dataset_name="doodles"), "paper")
+    with pytest.raises(ValueError, match="queries_per_class must be 1 or more"):
+        make_split(loose(dataset_name="sketchy"), "paper", queries_per_class=0)
+    for name in ("doodles", "sketchy"):
+        assert len(make_split(loose(dataset_name=name), "paper", queries_per_class=4).query_sketches) == 8
+
+
+def test_paper_lists_the_classes_with_too_few_sketches():
+    with pytest.raises(ValueError, match=r"need more than 10 sketches .* \(queries_per_class .*\): ant$"):
+        make_split(loose([10, 11], dataset_name="tu-berlin"), "paper")
+
+
+def test_the_papers_queries_are_fixed_by_the_seed_alone():
+    # Worked out with sha256sum: any machine and Python must choose these.
+    split = make_split(loose(6), "paper", seed=3, queries_per_class=2)
+    assert split.query_sketches == ("ant/1", "ant/5", "bee/0", "bee/1")
+    assert split.validation_sketches == ("ant/2", "ant/4", "bee/4", "bee/5")
+    assert make_split(loose(6), "paper", seed=4, queries_per_class=2) != split
+
+
+# Zero-shot: unseen classes.
+
+ANIMALS = ("Hot-Air_Balloon", "ant", "bee", "cow")
+
+
+@pytest.mark.parametrize(("name", "classes"), [("sketchy-25", 25), ("sketchy-21", 21), ("tu-berlin-30", 30)])
+def test_the_usual_lists_are_whole_and_divide_data_of_any_spelling(name, classes):
+    unseen = UNSEEN_CLASSES[name]
+    assert len(set(unseen)) == classes
+    spelled = sorted(n.replace("_", " ").replace("-", "_").title() for n in unseen)
+    data = loose(2, 3, (*spelled, "seen"))
+    parts = make_split(data, name).select(data)
+    assert parts.num_rows == {
+        "train_sketches": 2,
+        "validation_sketches": 0,
+        "query_sketches": 2 * classes,
+        "train_images": 3,
+        "gallery_images": 3 * classes,
+    }
+
+
+def test_ones_own_classes_may_be_unseen():
+    data = loose(2, 3, ANIMALS)
+    split = make_split(data, "zero-shot", unseen=["hot air balloon", "BEE"])
+    assert split == Split("zero-shot", 0, unseen_classes=("hot air balloon", "BEE"))
+    parts = split.select(data)
+    assert per_class(parts["query_sketches"]["id"]) == {"Hot-Air_Balloon": 2, "bee": 2}
+    assert per_class(parts["gallery_images"]["id"]) == {"Hot-Air_Balloon": 3, "bee": 3}
+    assert per_class(parts["train_sketches"]["id"]) == {"ant": 2, "cow": 2}
+    assert per_class(parts["train_images"]["id"]) == {"ant": 3, "cow": 3}
+
+
+def test_what_trains_has_labels_of_the_seen_classes_alone():
+    data = loose(2, 3, ANIMALS)
+    parts = make_split(data, "zero-shot", unseen=["ant", "Hot-Air_Balloon"]).select(data)
+    for name in ("train_sketches", "validation_sketches", "train_images"):
+        label = parts[name].features["label"]
+        assert label.names == ["bee", "cow"]
+        assert [label.int2str(n) for n in parts[name]["label"]] == [i.partition("/")[0] for i in parts[name]["id"]]
+        assert parts[name].column_names == data["images"].column_names
+    for name in ("query_sketches", "gallery_images"):
+        label = parts[name].features["label"]
+        assert label.names == list(ANIMALS)
+        assert [label.int2str(n) for n in parts[name]["label"]] == [i.partition("/")[0] for i in parts[name]["id"]]
+
+
+def test_a_zero_shot_split_is_kept_as_the_names_of_its_classes(tmp_path):
+    data = loose(2, 3, ANIMALS)
+    split = make_split(data, "zero-shot", unseen=["ant", "cow"])
+    split.save(tmp_path / "split.json")
+    assert json.loads((tmp_path / "split.json").read_text()) == {
+        "format": 2,
+        "name": "zero-shot",
+        "seed": 0,
+        "query_sketches": [],
+        "validation_sketches": [],
+        "held_out_images": [],
+        "unseen_classes": ["ant", "cow"],
+    }
+    loaded = Split.load(tmp_path / "split.json")
+    assert loaded == split
+    assert loaded.select(data)["query_sketches"]["id"][:] == split.select(data)["query_sketches"]["id"][:]
+
+
+def test_unseen_classes_that_the_data_lack_are_listed():
+    data = loose([2, 0, 2], 3, ("ant", "bee", "cow"))
+    with pytest.raises(ValueError, match="no sketches of 2 of the split's 3 unseen classes: bee, ray"):
+        make_split(data, "zero-shot", unseen=["ant", "bee", "ray"])
+    with pytest.raises(ValueError, match=r"no sketches of 25 of the split's 25 unseen classes: airplane, bell, "):
+        make_split(data, "sketchy-25")
+    data = loose(2, [3, 0, 3], ("ant", "bee", "cow"))
+    with pytest.raises(ValueError, match="no images of 1 of the split's 1 unseen classes: bee"):
+        Split("zero-shot", 0, unseen_classes=("bee",)).select(data)
+
+
+def test_unseen_classes_must_leave_some_to_train():
+    with pytest.raises(ValueError, match="no sketches of other classes than the unseen ones"):
+        make_split(loose(), "zero-shot", unseen=["ant", "bee"])
+
+
+@pytest.mark.parametrize("unseen", [None, [], "ant"])
+def test_a_zero_shot_split_needs_a_list_of_names(unseen):
+    with pytest.raises(ValueError, match=r"needs unseen=\[...\], a list"):
+        make_split(loose(), "zero-shot", unseen=unseen)
+
+
+def test_an_argument_of_another_split_is_refused():
+    for name in set(SPLIT_NAMES) - {"paper"}:
+        with pytest.raises(ValueError, match='queries_per_class belongs to the split "paper"'):
+            make_split(loose(), name, queries_per_class=3)
+    for name in set(SPLIT_NAMES) - {"zero-shot"}:
+        with pytest.raises(ValueError, match='unseen belongs to the split "zero-shot"'):
+            make_split(loose(), name, unseen=["ant"])
+
+
+# Files and processes.
+
+
+def test_a_file_of_the_first_format_still_loads(tmp_path):
+    content = {
+        "name": "strict",
+        "seed": 5,
+        "query_sketches": ["ant/0"],
+        "validation_sketches": [],
+        "held_out_images": ["ant/1", "ant/2"],
+    }
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert Split.load(tmp_path / "old.json") == Split("strict", 5, ("ant/0",), (), ("ant/1", "ant/2"))
+
+
+def test_a_file_of_a_later_format_asks_for_a_newer_version(tmp_path):
+    (tmp_path / "new.json").write_text(json.dumps({"format": 3, "name": "open", "what": "ever"}))
+    with pytest.raises(ValueError, match=r"new\.json is a split of format 3, and this version reads up to 2: pip"):
+        Split.load(tmp_path / "new.json")
+
+
+def fingerprints():
+    data = loose(8, 9, ANIMALS)
+    splits = [make_split(data, "strict"), make_split(data, "paper", queries_per_class=2)]
+    splits.append(make_split(data, "zero-shot", unseen=["bee"]))
+    return [part._fingerprint for split in splits for part in split.select(data).values()]
+
+
+def test_another_process_gives_the_same_fingerprints():
+    # Training resumes by them.
+    code = "import test_splits; print(*test_splits.fingerprints())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert run.stdout.split() == fingerprints(), run.stderr

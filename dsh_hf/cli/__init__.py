@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from dsh_hf import __version__
-from dsh_hf.cli import caffe, evaluate, gallery, train
+from dsh_hf.cli import caffe, data, evaluate, gallery, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; give 0, or 2 with one line on stderr where the input is at fault."""
+    """Run one command; give its status, or 2 with one line on stderr where the input is at fault."""
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(given)
     arguments.given = given
@@ -20,20 +20,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dsh_hf.training import TrainingError
 
     try:
-        arguments.run(arguments)
+        status: int | None = arguments.run(arguments)
     except (ValueError, OSError, ImportError, TrainingError) as error:
         print(f"dsh-hf {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\ndsh-hf {arguments.command}: stopped; what was saved stays", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dsh-hf", description="Deep Sketch Hashing: find pictures by drawing.")
     parser.add_argument("--version", action="version", version=f"dsh-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, gallery, caffe):
+    for module in (train, evaluate, gallery, data, caffe):
         module.add_to(commands)
     return parser

@@ -6,18 +6,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data
 from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
 
 if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
     from dsh_hf.data import Split
+
+WHOLE = "whole"  # in place of a split: every sketch searches every image
 
 
 def add_to(commands: Any) -> None:
     """Add the command of this module."""
     sub = add_command(commands, evaluate, "dsh-hf evaluate runs/first/checkpoint --sketchy data/sketchy")
     sub.add_argument("checkpoint", help="folder or Hub id; its split.json says what is measured")
-    sub.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
-    sub.add_argument("--name", default="Sketchy", help="what the results call the data set")
+    add_data(sub)
+    add_split(sub, default=None)
+    sub.add_argument("--name", help="what the results call the data set; by default its own name")
     sub.add_argument("--out", metavar="DIR", help="where to write; by default the checkpoint's folder")
     add_device(sub)
 
@@ -27,7 +33,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from dsh_hf import DSHModel
-    from dsh_hf.data import load_sketchy, make_split
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
@@ -37,13 +42,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.out and not Path(arguments.checkpoint).is_dir():
         raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
     model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
-    data = load_sketchy(arguments.sketchy)
-    split = split_of(arguments.checkpoint)
-    if split is None:
-        split = make_split(data, "open", 0)
-        print(f"{arguments.checkpoint} has no split.json: measured on the split 'open', seed 0")
-    parts = split.select(data)
-    queries, gallery = parts["query_sketches"], parts["gallery_images"]
+    data = load_data(arguments)
+    name, seed, queries, gallery = _measured(arguments, data)
     began = time.perf_counter()
     query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
     gallery_codes = model.encode_images(undecoded(gallery), show_progress_bar=True)
@@ -56,18 +56,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
         bits=model.config.bits,
     )
     low, high = result.bootstrap()
-    dataset = arguments.name
-    print(f"{dataset}, split {split.name} (seed {split.seed}), {result.bits} bits, model {model.fingerprint[:12]}")
+    dataset = arguments.name or data_name(data, arguments)
+    print(f"{dataset}, split {name} (seed {seed}), {result.bits} bits, model {model.fingerprint[:12]}")
     print(result.table())
     print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {seconds:.0f} s")
     out = Path(arguments.out or arguments.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    per_class = result.per_class(data["images"].features["label"].names)
+    per_class = result.per_class(gallery.features["label"].names)
     about = {
         "fingerprint": model.fingerprint,
         "dataset": dataset,
-        "split": split.name,
-        "seed": split.seed,
+        "split": name,
+        "seed": seed,
         **result.to_dict(),
         "precision_radius_2": result.precision_radius,
         "map_interval": [low, high],
@@ -80,6 +80,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
         written += [write_probes(model, out).name, write_card(out).name]
     print(f"written to {out}: {', '.join(written)}")
+
+
+def _measured(arguments: argparse.Namespace, data: "DatasetDict") -> "tuple[str, int, Dataset, Dataset]":
+    """Give the name and seed of the split, the queries and the gallery."""
+    if arguments.split == WHOLE:
+        return WHOLE, 0, data["sketches"], data["images"]
+    split = chosen_split(arguments, data) if arguments.split else split_of(arguments.checkpoint)
+    if split is None:
+        raise ValueError(f"{arguments.checkpoint} has no split.json: say with --split what to measure on")
+    parts = split.select(data)
+    return split.name, split.seed, parts["query_sketches"], parts["gallery_images"]
 
 
 def split_of(checkpoint: str) -> "Split | None":

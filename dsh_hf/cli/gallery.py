@@ -1,57 +1,114 @@
 """``dsh-hf index`` and ``dsh-hf search``."""
 
 import argparse
+import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dsh_hf.cli.data_options import SOURCES
 from dsh_hf.cli.options import add_checkpoint, add_command, add_device, checked_device
+
+if TYPE_CHECKING:
+    from dsh_hf import SketchRetriever
 
 
 def add_to(commands: Any) -> None:
     """Add the commands of this module."""
     sub = add_command(commands, index, "dsh-hf index photos --out photos.gallery")
-    sub.add_argument("folder", help="pictures, in folders or not")
+    sub.add_argument("source", help=f"a folder of pictures; or {SOURCES}")
     sub.add_argument("--out", required=True, metavar="DIR", help="the gallery")
     add_checkpoint(sub)
-    sub.add_argument("--engine", choices=("exact", "hnsw"), default="exact", help="the search engine")
+    sub.add_argument("--engine", default="exact", help="the search engine: exact, hnsw, faiss-ivf, ..., or a URL")
+    sub.add_argument("--keep-outputs", action="store_true", help="keep float outputs, for search --rerank")
     add_device(sub)
 
-    sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery")
-    sub.add_argument("sketch", help="a picture of a drawing")
-    sub.add_argument("--index", required=True, metavar="DIR", help="a gallery made by dsh-hf index")
+    sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery --where label=cat")
+    sub.add_argument("sketch", help="a picture of a drawing; with --image, any picture")
+    sub.add_argument("--index", required=True, metavar="DIR", help="a gallery made by dsh-hf index; or its Hub id")
+    sub.add_argument("--engine", metavar="URL", help="where the codes are, if on a server that asks for a password")
     add_checkpoint(sub)
     sub.add_argument("-k", type=int, default=10, help="number of results")
+    sub.add_argument("--image", action="store_true", help="search by a picture, not by a drawing")
+    sub.add_argument("--where", action="append", metavar="KEY=VALUE", help="only results with this; may be repeated")
+    sub.add_argument("--rerank", type=int, default=0, metavar="N", help="order the first N by their float outputs")
+    sub.add_argument("--json", action="store_true", help="print one JSON object a result")
 
 
 def index(arguments: argparse.Namespace) -> None:
-    """Encode a folder of pictures and save the gallery; done before, only what changed is encoded."""
+    """Encode pictures and save the gallery; done before, only what is new is encoded."""
     from dsh_hf import DSHModel, SketchRetriever
+    from dsh_hf.data.sources import open_source
     from dsh_hf.retrieval import MANIFEST_NAME
 
-    out, folder = Path(arguments.out), Path(arguments.folder).resolve()
+    out = Path(arguments.out)
+    # A folder of pictures in any depth is synced; all else is a data set.
+    folder = Path(arguments.source).resolve() if _is_picture_folder(arguments.source) else None
     if out.is_file() or out.resolve() == folder:
         raise ValueError(f"--out {out} is a file or the folder of the pictures: give another place for the gallery")
+    rows = None if folder else open_source(arguments.source, streaming=True)
     model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
     if (out / MANIFEST_NAME).is_file():
-        retriever = SketchRetriever.load(out, model)
-        if retriever.folder != folder:
-            raise ValueError(f"{out} holds the gallery of {retriever.folder}: give another --out for {folder}")
-        if retriever.engine != arguments.engine:
-            raise ValueError(f"{out} holds a gallery of the engine {retriever.engine}: give another --out")
-        changes = retriever.sync(show_progress_bar=True)
+        retriever = SketchRetriever.load(out, model, engine=arguments.engine if "://" in arguments.engine else None)
+        _check_same(retriever, folder, arguments)
     else:
-        retriever = SketchRetriever.from_folder(folder, model, engine=arguments.engine, show_progress_bar=True)
-        changes = {"added": len(retriever), "removed": 0, "skipped": len(retriever.skipped)}
-    retriever.save(out)
+        retriever = SketchRetriever(model, engine=arguments.engine, keep_outputs=arguments.keep_outputs)
+        retriever.folder = folder
+    changes = (
+        retriever.sync(show_progress_bar=True, save_to=out)
+        if rows is None
+        else retriever.add_dataset(rows, id_column="id", show_progress_bar=True, save_to=out)
+    )
     told = ", ".join(f"{count} {what}" for what, count in changes.items())
     print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}")
+
+
+def _is_picture_folder(source: str) -> bool:
+    """Tell a folder of pictures from one of parquet, WebDataset or saved data."""
+    folder = Path(source)
+    kinds = ("*.parquet", "*.tar", "*.ndjson", "state.json", "dataset_dict.json")
+    return folder.is_dir() and not any(next(folder.glob(kind), None) for kind in kinds)
+
+
+def _check_same(retriever: "SketchRetriever", folder: Path | None, arguments: argparse.Namespace) -> None:
+    from dsh_hf.gallery.files import without_password
+
+    if retriever.folder != folder:
+        raise ValueError(
+            f"{arguments.out} holds the gallery of {retriever.folder or 'a data set'}: "
+            f"give another --out for {arguments.source}"
+        )
+    if retriever.engine != without_password(arguments.engine):
+        raise ValueError(f"{arguments.out} holds a gallery of the engine {retriever.engine}: give another --out")
 
 
 def search(arguments: argparse.Namespace) -> None:
     """Print the pictures nearest to a sketch: Hamming distance and place."""
     from dsh_hf import DSHModel, SketchRetriever
 
+    where = _conditions(arguments.where or [])
     model = DSHModel.from_pretrained(arguments.checkpoint)
-    retriever = SketchRetriever.load(arguments.index, model)
-    for hit in retriever.search(arguments.sketch, k=arguments.k):
-        print(f"{hit.distance:4d}  {hit.source or hit.id}")
+    if arguments.engine:
+        retriever = SketchRetriever.load(arguments.index, model, engine=arguments.engine)
+    else:
+        retriever = SketchRetriever.from_pretrained(arguments.index, model)
+    find = retriever.search_image if arguments.image else retriever.search
+    for hit in find(arguments.sketch, arguments.k, where=where or None, rerank=arguments.rerank):
+        if arguments.json:
+            about = {"id": hit.id, "distance": hit.distance, "source": hit.source, "metadata": dict(hit.metadata)}
+            print(json.dumps(about, ensure_ascii=False))
+        else:
+            print(f"{hit.distance:4d}  {hit.source or hit.id}")
+
+
+def _conditions(given: list[str]) -> dict[str, list[Any]]:
+    """Read what results must have: KEY=VALUE each, values of the same key being alternatives."""
+    where: dict[str, list[Any]] = {}
+    for condition in given:
+        key, equals, value = condition.partition("=")
+        if not equals:
+            raise ValueError(f"--where {condition}: give KEY=VALUE, like label=cat")
+        where.setdefault(key, []).append(value)
+        with suppress(ValueError):  # year=1999: a number, too
+            where[key].append(json.loads(value))
+    return where

@@ -10,7 +10,9 @@ from typing import Any
 RELEASED = Path(__file__).resolve().parents[2] / "model_card" / "dsh-sketchy-subset"
 
 
-def add_command(commands: Any, run: Callable[[argparse.Namespace], None], example: str) -> argparse.ArgumentParser:
+def add_command(
+    commands: Any, run: Callable[[argparse.Namespace], int | None], example: str
+) -> argparse.ArgumentParser:
     """Add the command that ``run`` carries out: its name and what it does are those of the function."""
     about = (run.__doc__ or "").strip()
     parser: argparse.ArgumentParser = commands.add_parser(

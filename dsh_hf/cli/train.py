@@ -8,25 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_flags, data_name, data_terms, load_data
 from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from dsh_hf.configuration import DSHConfig
+    from dsh_hf.training import TrainingConfig
 
 
 def add_to(commands: Any) -> None:
     """Add the command of this module."""
     sub = add_command(commands, train, "dsh-hf train --sketchy data/sketchy --out runs/first")
-    sub.add_argument("--sketchy", required=True, metavar="DIR", help="folder with Sketchy's 256x256/{sketch,photo}")
+    add_data(sub)
+    sub.add_argument("--terms", help="terms of data of your own, for the model card")
     sub.add_argument("--quickdraw", metavar="DIR", help="folder of Quick, Draw! .ndjson files: more sketches")
     sub.add_argument("--openmoji", action="store_true", help="add OpenMoji's pictures of the same classes")
     sub.add_argument("--out", required=True, metavar="DIR", help="state, log and checkpoint; a run resumes from here")
     sub.add_argument("--restart", action="store_true", help="ignore the state of an earlier run")
-    sub.add_argument("--split", choices=("open", "strict"), default="open", help="what is held out")
-    sub.add_argument("--split-seed", type=int, default=0, help="seed of the split")
+    add_split(sub, default="open")
     sub.add_argument("--validate", action="store_true", help="keep the validation sketches out, log mAP each round")
+    sub.add_argument(
+        "--word-vectors", metavar="X", help="file of GloVe, word2vec or fastText, or a sentence encoder's id"
+    )
+    sub.add_argument("--word-aliases", metavar="FILE", help="JSON: what to look up in place of a class name")
     sub.add_argument("--bits", type=int, default=64, help="length of the codes")
     sub.add_argument("--paper-networks", choices=("sketchy", "tu-berlin"), help="the published networks, from scratch")
     sub.add_argument("--image-backbone", default="tf_efficientnet_lite0", help="a timm name, or caffenet")
@@ -48,22 +54,24 @@ def add_to(commands: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train a model on Sketchy, and leave a checkpoint with its split and how it was made."""
-    from dsh_hf.data import load_quickdraw, load_sketchy, make_split
+    """Train a model, and leave a checkpoint with its split and how it was made."""
+    from dsh_hf.data import class_vectors, load_quickdraw
     from dsh_hf.data.openmoji import openmoji_images, openmoji_sketches
     from dsh_hf.data.quickdraw import sketchy_words
+    from dsh_hf.data.words import WORD_VECTORS_NAME, save_class_vectors
     from dsh_hf.files import write_atomically
-    from dsh_hf.training import Trainer, TrainingConfig
+    from dsh_hf.training import Trainer
 
-    data = load_sketchy(arguments.sketchy)
-    split = make_split(data, arguments.split, arguments.split_seed)
+    config = _settings(arguments)  # before the data: a wrong setting is told at once
+    data = load_data(arguments)
+    split = chosen_split(arguments, data)
     parts = split.select(data)
-    names = data["images"].features["label"].names
+    names = parts["train_images"].features["label"].names
     sketches, images = [parts["train_sketches"]], [parts["train_images"]]
     if not arguments.validate:
         sketches.append(parts["validation_sketches"])
     pictures = sum(map(len, [*sketches, *images]))
-    sources = [_source("Sketchy", "research use; photographs from ImageNet", pictures)]
+    sources = [_source(data_name(data, arguments), arguments.terms or data_terms(data), pictures)]
     if arguments.quickdraw:
         words = [path.stem for path in Path(arguments.quickdraw).glob("*.ndjson")]
         drawings = load_quickdraw(arguments.quickdraw, sketchy_words(names, words))
@@ -76,25 +84,16 @@ def train(arguments: argparse.Namespace) -> None:
     parts["train_sketches"], parts["train_images"] = _join(sketches), _join(images)
     if not arguments.validate:
         del parts["validation_sketches"]
-    weights = ("semantic_weight", "quantization_weight", "code_word_weight")
-    given = {name: value for name in weights if (value := getattr(arguments, name)) is not None}
-    config = (TrainingConfig.paper if arguments.mode == "paper" else TrainingConfig)(
-        model=_networks(arguments),
-        **given,
-        rounds=arguments.rounds,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        imagenet_weights=not (arguments.random_weights or arguments.paper_networks),
-        train_image_trunk=bool(arguments.train_image_trunk or arguments.paper_networks),
-        seed=arguments.seed,
-    )
     out = Path(arguments.out)
-    trainer = Trainer(config, parts, out, device=checked_device(arguments.device))
+    vectors = class_vectors(names, arguments.word_vectors, aliases=arguments.word_aliases)
+    trainer = Trainer(config, parts, out, word_vectors=vectors, device=checked_device(arguments.device))
     model = trainer.train(resume=not arguments.restart)
     split.save(out / "checkpoint" / "split.json")
+    vectors_from = arguments.word_vectors or "GloVe 6B word vectors"
+    save_class_vectors(out / "checkpoint" / WORD_VECTORS_NAME, names, vectors, vectors_from)
     initial = [
         _source("sketch-token network of dsh_hf", "taught by HED (MIT) on Caltech-101 and OpenMoji", None),
-        _source("GloVe 6B word vectors", "PDDL 1.0", None),
+        _source(vectors_from, "as its makers state" if arguments.word_vectors else "PDDL 1.0", None),
     ]
     if config.imagenet_weights:
         initial.append(_source(config.model.image_backbone, "Apache-2.0; trained on ImageNet", None))
@@ -110,7 +109,24 @@ def train(arguments: argparse.Namespace) -> None:
     write_atomically(out / "checkpoint" / "training.json", as_json(about))
     print(
         f"checkpoint written to {out / 'checkpoint'}; measure it with: dsh-hf evaluate {out / 'checkpoint'} "
-        f"--sketchy {arguments.sketchy}"
+        f"{data_flags(arguments)}"
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> "TrainingConfig":
+    from dsh_hf.training import TrainingConfig
+
+    weights = ("semantic_weight", "quantization_weight", "code_word_weight")
+    given = {name: value for name in weights if (value := getattr(arguments, name)) is not None}
+    return (TrainingConfig.paper if arguments.mode == "paper" else TrainingConfig)(
+        model=_networks(arguments),
+        **given,
+        rounds=arguments.rounds,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        imagenet_weights=not (arguments.random_weights or arguments.paper_networks),
+        train_image_trunk=bool(arguments.train_image_trunk or arguments.paper_networks),
+        seed=arguments.seed,
     )
 
 

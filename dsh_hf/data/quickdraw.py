@@ -2,13 +2,14 @@
 
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import PIL.Image
 import PIL.ImageDraw
+
+from dsh_hf.data.spelling import spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +32,7 @@ _OVERSAMPLING = 4
 def sketchy_words(class_names: Iterable[str], words: Iterable[str]) -> dict[str, str]:
     """Find the Quick, Draw! word that draws each Sketchy class.
 
-    Names are the same if they differ only in case, spaces, hyphens and underscores (``"hotdog"`` is drawn by
+    Names are the same if they differ only in case, spaces and punctuation (``"hotdog"`` is drawn by
     ``"hot dog"``); ``SKETCHY_WORDS`` holds the others. Classes that no word draws are left out.
 
     Args:
@@ -41,13 +42,9 @@ def sketchy_words(class_names: Iterable[str], words: Iterable[str]) -> dict[str,
     Returns:
         The word for each class, in the order of the classes.
     """
-    by_spelling = {_spelling(word): word for word in words}
-    wanted = {name: _spelling(SKETCHY_WORDS.get(name, name)) for name in class_names}
+    by_spelling = {spelling(word): word for word in words}
+    wanted = {name: spelling(SKETCHY_WORDS.get(name, name)) for name in class_names}
     return {name: by_spelling[word] for name, word in wanted.items() if word in by_spelling}
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name.lower())
 
 
 def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256, width: int = 3) -> PIL.Image.Image:
@@ -109,7 +106,7 @@ def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None)
     """
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
-    files = _word_files(Path(folder))
+    files = word_files(Path(folder))
     classes = classes if classes is not None else {word: word for word in files}
     missing = sorted(word for word in classes.values() if word not in files)
     if missing:
@@ -127,7 +124,12 @@ def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None)
     return Dataset.from_dict({"image": images, "label": labels, "id": ids}, features=Features(features))
 
 
-def _word_files(folder: Path) -> dict[str, Path]:
+def word_files(folder: Path) -> dict[str, Path]:
+    """Give each word's ndjson file, sorted.
+
+    Raises:
+        FileNotFoundError: no such folder, or no such files in it.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder} (expected one with <word>.ndjson files)")
     files = {path.stem: path for path in sorted(folder.glob("*.ndjson")) if not path.name.startswith(".")}

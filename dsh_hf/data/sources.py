@@ -1,0 +1,276 @@
+"""Pictures from wherever they lie: folders, archives, QuickDraw, parquet, WebDataset, the Hub; two of them joined."""
+
+import glob
+import logging
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from dsh_hf.data.assemble import pair_classes
+from dsh_hf.data.columns import as_pictures
+from dsh_hf.data.spelling import spelling
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetBuilder, DatasetDict, IterableDataset
+
+logger = logging.getLogger(__name__)
+
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_ARCHIVES = (*_TAR, ".zip")
+_FILES = (*_ARCHIVES, ".parquet", ".ndjson", ".arrow", ".csv", ".json", ".jpg", ".png")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+){0,2}")
+_LOOKED_AT = 100  # members of a tar, to tell a WebDataset from class folders
+
+
+def open_source(source: str, *, streaming: bool = False) -> "Dataset | IterableDataset":
+    """Open a data set of pictures, whatever it is.
+
+    A source is one of: a folder of ``<class>/<picture>`` files, or an archive of such a folder (zip, tar); a
+    folder of QuickDraw's ``<class>.ndjson``; a parquet file, or a folder of them; a WebDataset tar (``1.jpg``
+    beside ``1.cls`` or ``1.json``), or a folder of them; a folder that ``Dataset.save_to_disk`` wrote; several
+    files by a pattern with ``*``; or the id of a data set on the Hub, ``org/name``. A split is named after a
+    colon, ``org/name:train``, and so is a configuration: ``org/name:large:train``. What exists here as a file
+    or folder is never looked for on the Hub.
+
+    Args:
+        source: where the pictures are.
+        streaming: read pictures as they are asked for. Parquet, WebDataset and the Hub's data are otherwise
+            first converted into the ``datasets`` cache; folders are never copied.
+
+    Returns:
+        The columns ``image`` (RGB when decoded), ``label`` (``ClassLabel``; only where there are classes) and
+        ``id`` (str), see :func:`dsh_hf.data.columns.as_pictures`.
+
+    Raises:
+        FileNotFoundError: there is no such file, folder or data set.
+        ValueError: it is of no kind known, it has several splits and none was named, or no pictures.
+    """
+    with _plain_errors(source):
+        place, options = _parted(source)
+        path = Path(place).expanduser()
+        if path.is_dir():
+            return _from_folder(path, options, streaming)
+        if path.exists():
+            return _from_files([path], source, streaming)
+        if any(letter in place for letter in "*?["):
+            return _from_files([Path(name) for name in sorted(glob.glob(place))], source, streaming)
+        if looks_like_a_path(source):
+            raise FileNotFoundError(f"{source}: no such file or folder")
+        logger.info("%s: no such file or folder here, so it is looked for on the Hub", place)
+        _ask_the_hub(place)
+        return _from_builder(place, options, streaming)
+
+
+def join_domains(sketches: "Dataset", images: "Dataset", classes: Sequence[str] | str | None = None) -> "DatasetDict":
+    """Put sketches and images of the same classes together, whatever order each numbers them in.
+
+    Classes are the same if their names differ only in case, spaces and punctuation; the sketches' spelling
+    stays. Pictures are neither decoded nor copied.
+
+    Args:
+        sketches: any data set with a picture and a class column, see :func:`dsh_hf.data.columns.as_pictures`.
+        images: another one.
+        classes: the names of those wanted, or ``"shared"`` for those on both sides. Default: all.
+
+    Returns:
+        ``sketches`` and ``images`` with the columns ``image``, ``label`` (the same sorted names in both) and
+        ``id``, and ``photo_id`` where there is one.
+
+    Raises:
+        ValueError: a domain has no classes, a class is in one domain only or is there twice in different
+            spelling, or an unknown class is wanted.
+    """
+    from datasets import DatasetDict
+
+    parts = {"sketches": as_pictures(sketches, "sketches"), "images": as_pictures(images, "images")}
+    there = {}
+    for domain, part in parts.items():
+        if "label" not in part.features:
+            raise ValueError(f"the {domain} have no column of classes")
+        there[domain] = {name: Path(domain, name) for name in _classes_with_rows(part)}
+    hint = "leave them out with a list of classes, or add what is missing"
+    names = [name for name, _, _ in pair_classes(there["sketches"], there["images"], classes, hint)]
+    return DatasetDict({domain: _renumbered(part, names) for domain, part in parts.items()})
+
+
+def looks_like_a_path(source: str) -> bool:
+    """Tell a file or folder, mistyped perhaps, from the id of a data set on the Hub."""
+    if source.startswith((".", "/", "~")) or source.lower().endswith(_FILES) or not _HUB_ID.fullmatch(source):
+        return True
+    return Path(source.partition("/")[0]).is_dir()  # data/sketchez, where there is a folder data
+
+
+def _parted(source: str) -> tuple[str, list[str]]:
+    """Part a source from the configuration and the split that follow it; what exists is taken as it is."""
+    place, *options = source.split(":")
+    if Path(source).expanduser().exists() or not options or len(options) > 2:
+        return source, []
+    drive = len(place) == 1 and place.isalpha()  # C:\pictures
+    return (source, []) if drive else (place, options)
+
+
+def _from_folder(folder: Path, options: list[str], streaming: bool) -> "Dataset | IterableDataset":
+    from datasets import DatasetDict, load_from_disk
+
+    from dsh_hf.data.folders import load_class_folders
+    from dsh_hf.data.quickdraw import load_quickdraw
+
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        saved = load_from_disk(folder)
+        if isinstance(saved, DatasetDict):
+            saved = saved[_chosen(str(folder), list(saved), options)]
+        return _streamed(as_pictures(saved, folder.name), streaming)
+    parquet = any(path for depth in ("*.parquet", "*/*.parquet") for path in folder.glob(depth))
+    if parquet or any(_is_webdataset(path) for path in sorted(folder.glob("*.tar"))[:1]):
+        return _from_builder(str(folder), options, streaming)
+    if options:
+        raise ValueError(f"{folder} has no splits: leave out :{':'.join(options)}")
+    pictures = load_quickdraw(folder) if any(folder.glob("*.ndjson")) else load_class_folders(folder)
+    return _streamed(pictures, streaming)
+
+
+def _from_files(paths: list[Path], source: str, streaming: bool) -> "Dataset | IterableDataset":
+    from datasets import load_dataset
+
+    from dsh_hf.data.folders import load_class_folders
+
+    if not paths:
+        raise FileNotFoundError(f"{source}: no such files")
+    names = [path.name.lower() for path in paths]
+    if all(name.endswith(".parquet") for name in names):
+        kind = "parquet"
+    elif all(name.endswith(_TAR) for name in names) and _is_webdataset(paths[0]):
+        kind = "webdataset"
+    elif len(paths) == 1 and names[0].endswith(_ARCHIVES):
+        return _streamed(load_class_folders(paths[0]), streaming)
+    else:
+        raise ValueError(f"{source} is no source of pictures: give a folder, an archive, parquet or a WebDataset")
+    files = [str(path) for path in paths]
+    return as_pictures(load_dataset(kind, data_files=files, split="train", streaming=streaming), paths[0].stem)
+
+
+def _from_builder(place: str, options: list[str], streaming: bool) -> "Dataset | IterableDataset":
+    """Open what ``datasets`` knows by its name or folder: data on the Hub, or files laid out as there."""
+    builder = _builder(place, options[0] if len(options) == 2 else None)
+    splits = list(builder.config.data_files or builder.info.splits or ())
+    split = _chosen(place, splits, options)
+    name = PurePosixPath(place).name + (f"/{split}" if len(splits) > 1 else "")
+    if streaming:
+        return as_pictures(builder.as_streaming_dataset(split), name)
+    builder.download_and_prepare()
+    return as_pictures(builder.as_dataset(split), name)
+
+
+def _builder(place: str, config: str | None) -> "DatasetBuilder":
+    from datasets import get_dataset_config_names, load_dataset_builder
+
+    try:
+        return load_dataset_builder(place, config)
+    except ValueError:
+        names = get_dataset_config_names(place)
+        if config in names or (config is None and len(names) == 1):
+            raise
+        raise ValueError(
+            f"{place} has the configurations {', '.join(names)}: say which, like {place}:{names[0]}:train"
+        ) from None
+
+
+def _ask_the_hub(place: str) -> None:
+    """Say at once that the Hub is not reached, as ``datasets`` would after half a minute of attempts.
+
+    Raises:
+        FileNotFoundError: that is so, and the cache has no such data set either.
+    """
+    from datasets import config
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+    from dsh_hf.hub import is_unreachable
+
+    try:
+        HfApi().dataset_info(place, timeout=10)
+    except OfflineModeIsEnabled:
+        return
+    except HTTPError as error:
+        cached = Path(config.HF_DATASETS_CACHE) / place.replace("/", "___")
+        if is_unreachable(error) and not cached.is_dir():
+            raise FileNotFoundError(f"{place}: no such file or folder here, and the Hub was not reached") from error
+
+
+def _chosen(place: str, splits: list[str], options: list[str]) -> str:
+    if options and options[-1] in splits:
+        return options[-1]
+    if options:
+        raise ValueError(f"{place} has no split {options[-1]}, only {', '.join(splits)}")
+    if len(splits) > 1:
+        raise ValueError(f"{place} has the splits {', '.join(splits)}: say which, like {place}:{splits[0]}")
+    return splits[0]
+
+
+def _streamed(dataset: "Dataset", streaming: bool) -> "Dataset | IterableDataset":
+    return dataset.to_iterable_dataset() if streaming else dataset
+
+
+def _classes_with_rows(part: "Dataset") -> list[str]:
+    names = part.features["label"].names
+    return sorted(names[label] for label in set(_labels(part)))
+
+
+def _labels(part: "Dataset") -> list[int]:
+    return list(part.select_columns(["label"])[:]["label"])
+
+
+def _renumbered(part: "Dataset", names: Sequence[str]) -> "Dataset":
+    """Number the classes in the order of ``names``; rows of other classes are left out."""
+    from datasets import ClassLabel
+
+    given = part.features["label"].names
+    if list(given) == list(names):
+        return part
+    numbers = {spelling(name): number for number, name in enumerate(names)}
+    new = [numbers.get(spelling(name), -1) for name in given]
+    labels = [new[label] for label in _labels(part)]
+    columns = part.column_names
+    part = part.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=list(names)))
+    part = part.select_columns(columns)
+    return part if -1 not in labels else part.select([row for row, label in enumerate(labels) if label >= 0])
+
+
+def _is_webdataset(path: Path) -> bool:
+    """Tell whether the pictures in a tar have files of the same name beside them, or lie in no folder at all."""
+    from dsh_hf.processing import PICTURE_SUFFIXES
+
+    with tarfile.open(path) as archive:
+        members = [PurePosixPath(member.name) for member in islice(archive, _LOOKED_AT) if member.isfile()]
+    members = [member for member in members if not member.name.startswith(".")]
+    pictures = [member for member in members if member.suffix.lower() in PICTURE_SUFFIXES]
+    others = {member.with_suffix("") for member in members if member.suffix.lower() not in PICTURE_SUFFIXES}
+    return any(member.with_suffix("") in others or member.parent == PurePosixPath() for member in pictures)
+
+
+@contextmanager
+def _plain_errors(source: str) -> Iterator[None]:
+    """Turn what ``datasets`` raises into a ``ValueError`` or ``OSError`` that names the source and the cause."""
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"{source}: no such file or folder here, and no such data set on the Hub (or it is private: log in with "
+            "`hf auth login`)"
+        ) from error
+    except ConnectionError as error:
+        raise FileNotFoundError(f"{source}: no such file or folder here, and the Hub was not reached") from error
+    except (DatasetsError, RuntimeError, tarfile.TarError, ArrowException) as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{source} cannot be read: {' '.join(str(cause).split())}") from error
+    except ValueError as error:
+        if source.partition(":")[0] in str(error):
+            raise
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
