@@ -2,14 +2,21 @@
 
     python push_to_hub.py --checkpoint model_card/dsh-sketchy-subset --repo org/name
 
-The folder is checked first, down to the figures in its card being those of its weights; ``--dry-run`` stops
-there. Exit codes: 0 done, 1 the Hub refused or what it holds is not what was sent, 2 the input is at fault.
+Or send sketches and images of your own as a data set, read back picture by picture:
+
+    python push_to_hub.py --sketches drawings --images photos --licence cc-by-4.0 --repo org/name
+
+A checkpoint's folder is checked first, down to the figures in its card being those of its weights; ``--dry-run`` stops
+there. ``--space org/demo`` also sends the demo, to open this checkpoint. Whatever fails, the same command may be
+repeated: what is there already is not sent again. Exit codes: 0 done, 1 the Hub refused or what it holds is not what
+was sent, 2 the input is at fault, 130 interrupted.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,141 +24,164 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from dsh_hf.model_card import EVALUATION_NAME, check_card, check_probes, probe_codes, read_record
+from dsh_hf.model_card import CARD_NAME
+from dsh_hf.publishing import check_checkpoint, prepare_repo, send_checkpoint, stale_files, verify_checkpoint
+from dsh_hf.sending import CHECKPOINT_SUFFIXES, files_to_send, reason_of
+from dsh_hf.space import build_space, send_space
 
 if TYPE_CHECKING:
     from dsh_hf import DSHModel
 
-SUFFIXES = {".json", ".md", ".png", ".safetensors", ".txt"}
-NAMES = {"LICENSE"}
+DEMO = Path(__file__).parent / "demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code."""
     args = _parser().parse_args(arguments)
+    if args.sketches or args.images:
+        return publish_data(args)
+    with ExitStack() as temporary:
+        space = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="space-"))) if args.space else None
+        try:
+            _check_arguments(args)
+            files = files_to_send(args.checkpoint, CHECKPOINT_SUFFIXES)
+            model = check_checkpoint(args.checkpoint, args.repo)
+            space_files = build_space(DEMO, space, args.repo) if space else []
+        except (ValueError, OSError) as error:
+            return _fail(2, error)
+        print(f"{args.checkpoint} -> {args.repo}, codes of {model.config.bits} bits, {model.fingerprint[:16]}...")
+        print_files(files, args.checkpoint)
+        if args.repo not in (args.checkpoint / CARD_NAME).read_text(encoding="utf-8"):
+            print(f"note: the card's snippet does not name {args.repo}; write_card(folder, repo_id=...) would")
+        if space:
+            print(f"{DEMO.name} -> {args.space}, a Space that opens {args.repo}")
+            print_files(space_files, space)
+        if args.dry_run:
+            print("dry run: all checks passed, nothing was sent")
+            return 0
+        return publish(args, model) or (publish_space(args, space) if space else 0)
+
+
+def publish(args: argparse.Namespace, model: "DSHModel") -> int:
+    """Send the checkpoint, read it back, and say how it went; give the exit code."""
+    api = HfApi(token=args.token)
+
+    def send() -> str:
+        prepare_repo(api, args.repo, private=args.private, branch=args.revision)
+        if stale := stale_files(api, args.repo, args.checkpoint, args.revision):
+            print(f"note: on the Hub, not in {args.checkpoint}, and left as they are: {', '.join(stale)}")
+        commit = send_checkpoint(api, args.checkpoint, args.repo, branch=args.revision, create_pr=args.create_pr)
+        print(f"on the Hub: {commit.pr_url or commit.commit_url}")
+        return commit.pr_revision or commit.oid
+
+    def verify(revision: str) -> None:
+        verify_checkpoint(api, args.repo, revision, model)
+
+    return _deliver(args, send, verify, "makes the same codes")
+
+
+def publish_data(args: argparse.Namespace) -> int:
+    """Check sketches and images of one's own, send them, read them back, and say how it went; give the exit code."""
+    from dsh_hf.data.publish import dataset_card, refuse_published, send_dataset, verify_dataset
+    from dsh_hf.data.sources import join_domains, open_source
+
     try:
-        _check_arguments(args)
-        files = files_to_send(args.checkpoint)
-        model = check_checkpoint(args.checkpoint, args.repo)
+        _check_data_arguments(args)
+        data = join_domains(open_source(args.sketches), open_source(args.images))
+        refuse_published(data)
+        card = dataset_card(data, args.repo, args.licence)
     except (ValueError, OSError) as error:
         return _fail(2, error)
-    print(f"{args.checkpoint} -> {args.repo}, codes of {model.config.bits} bits, {model.fingerprint[:16]}...")
-    for path in files:
-        print(f"{path.stat().st_size:>12,}  {path.relative_to(args.checkpoint)}")
-    print(f"{sum(path.stat().st_size for path in files):>12,}  bytes in {len(files)} files")
-    if args.repo not in check_card(args.checkpoint, args.repo):
-        print(f"note: the card's snippet does not name {args.repo}; write_card(folder, repo_id=...) would")
+    counts = ", ".join(f"{len(part):,} {domain}" for domain, part in data.items())
+    print(f"{counts} of {len(data['images'].features['label'].names)} classes, {args.licence} -> {args.repo}")
     if args.dry_run:
-        print("dry run: all checks passed, nothing was sent")
+        print(f"{card}\ndry run: all checks passed, nothing was sent")
         return 0
+    return _deliver(
+        args,
+        lambda: send_dataset(data, args.repo, card, private=args.private, token=args.token),
+        lambda revision: verify_dataset(data, args.repo, revision, args.token),
+        "has the same pictures",
+    )
+
+
+def publish_space(args: argparse.Namespace, space: Path) -> int:
+    """Send the Space, and say how it went; give the exit code."""
     try:
-        revision = send(args)
-        verify(args.repo, revision, model, args.token)
-    except ValueError as error:
-        return _fail(2, error)
-    except HTTPError as error:  # of the HTTP library that the client uses; the Hub's own errors derive from it
-        reason = getattr(error, "server_message", None) or error
-        return _fail(1, f"{constants.ENDPOINT}: {reason}; check the name, the network and the token (--token)")
-    except (OSError, RuntimeError) as error:
-        return _fail(1, error)
-    print(f"verified: {args.repo} at {revision} makes the same codes")
+        address = send_space(HfApi(token=args.token), space, args.space, args.repo, private=args.private)
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        told = f"{args.repo} is published, the Space {args.space} is not: {reason_of(error)}"
+        if getattr(getattr(error, "response", None), "status_code", None) == 402:
+            told += " (the Hub asks for a subscription, or for a Space made by hand on its pages)"
+        return _fail(1, f"{told}; once that is settled, repeat the same command: only the Space will be sent")
+    print(f"sent and compared: {address}")
+    if args.private:
+        print("the checkpoint is private: give the Space a secret HF_TOKEN that may read it, in its settings")
     return 0
 
 
-def files_to_send(folder: Path) -> list[Path]:
-    """List the files of a checkpoint folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: something in it should not leave: hidden, a link, or of a kind no checkpoint has.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; give the folder of a checkpoint")
-    files = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise ValueError(f"{path} is a link, which may lead out of the folder: put the file itself there")
-        if path.name.startswith("."):
-            raise ValueError(f"{path} is hidden: remove it, or send a folder without it")
-        if path.is_dir():
-            continue
-        if path.suffix.lower() not in SUFFIXES and path.name not in NAMES:
-            kinds = ", ".join([*sorted(SUFFIXES), *NAMES])
-            raise ValueError(f"{path} does not belong to a checkpoint ({kinds} do): remove it")
-        files.append(path)
-    return files
-
-
-def check_checkpoint(folder: Path, repo_id: str) -> "DSHModel":
-    """Open the model and check that card, evaluation and probes are there and of this very model.
-
-    Raises:
-        OSError: a file is missing or damaged.
-        ValueError: a file belongs to another model.
-    """
-    from dsh_hf import DSHModel
-
-    evaluation = read_record(folder / EVALUATION_NAME, ["fingerprint"])
-    model = DSHModel.from_pretrained(folder)
-    if evaluation["fingerprint"] != model.fingerprint:
-        raise ValueError(
-            f"{folder / EVALUATION_NAME} is of a model with the fingerprint {evaluation['fingerprint']}, the "
-            f"weights here have {model.fingerprint}: evaluate these weights and write the card anew"
-        )
-    check_card(folder, repo_id)
-    check_probes(model, folder, tolerance_bits=1)  # another processor rounds sums otherwise
-    return model
-
-
-def send(args: argparse.Namespace) -> str:
-    """Send the folder in one commit; give the revision it is at.
-
-    Raises:
-        ValueError: the repository is public where a private one was asked for, or the Hub refuses the card.
-    """
-    api = HfApi(token=args.token)
-    api.create_repo(args.repo, private=args.private or None, exist_ok=True)
-    if args.private and not api.repo_info(args.repo).private:
-        raise ValueError(f"{args.repo} exists and is public: make it private on its page, or leave out --private")
-    if args.revision:
-        api.create_branch(args.repo, branch=args.revision, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=args.repo,
-        folder_path=args.checkpoint,
-        commit_message=f"Upload {args.checkpoint.resolve().name}",
-        revision=args.revision,
-        create_pr=args.create_pr,
-    )
-    print(f"on the Hub: {commit.pr_url or commit.commit_url}")
-    return commit.pr_revision or commit.oid
-
-
-def verify(repo: str, revision: str, sent: "DSHModel", token: str | None) -> None:
-    """Download into an empty cache and compare the codes of the probe pictures.
-
-    Raises:
-        RuntimeError: what lies on the Hub is another model, or makes other codes.
-    """
-    from dsh_hf import DSHModel
-
-    with tempfile.TemporaryDirectory() as cache:
-        folder = HfApi(token=token).snapshot_download(repo, revision=revision, cache_dir=cache)
-        there = DSHModel.from_pretrained(folder)
-    codes, expected = probe_codes(there), probe_codes(sent)
-    same = all((codes[kind] == expected[kind]).all() for kind in expected)
-    if there.fingerprint != sent.fingerprint or not same:
-        raise RuntimeError(
-            f"{repo} at {revision} is not what was sent: its fingerprint is {there.fingerprint}, not "
-            f"{sent.fingerprint}; look at its latest commits, and send again"
-        )
-
-
 def _check_arguments(args: argparse.Namespace) -> None:
-    validate_repo_id(args.repo)
-    if "/" not in args.repo:
-        raise ValueError(f"--repo {args.repo}: give the namespace too, like org/{args.repo}")
+    for option, name in (("--repo", args.repo), ("--space", args.space)):
+        if name is not None:
+            validate_repo_id(name)
+            if "/" not in name:
+                raise ValueError(f"{option} {name}: give the namespace too, like org/{name}")
+    if not (args.checkpoint or args.sketches):
+        raise ValueError("name what to send: --checkpoint, or --sketches and --images with --licence")
     if args.create_pr and args.revision:
         raise ValueError("a pull request is opened against main: leave out --revision or --create-pr")
+    if args.space and (args.create_pr or args.revision):
+        raise ValueError("a Space opens what is on main: leave out --space, or --revision and --create-pr")
+
+
+def _check_data_arguments(args: argparse.Namespace) -> None:
+    if args.checkpoint or args.space or args.revision or args.create_pr:
+        raise ValueError("--checkpoint, --space, --revision and --create-pr are for models: send the data set apart")
+    if not (args.sketches and args.images and args.licence):
+        raise ValueError("a data set needs all of --sketches, --images and --licence (as cc-by-4.0)")
+    _check_arguments(args)
+
+
+def _deliver(args: argparse.Namespace, send: Callable[[], str], verify: Callable[[str], None], told: str) -> int:
+    """Send, verify what lies at the revision that sending gave, and say how it went; give the exit code."""
+    revision = None
+    try:
+        revision = send()
+        verify(revision)
+    except HTTPError as error:  # of the HTTP library that the client uses; the Hub's own errors derive from it
+        return _fail(1, f"{constants.ENDPOINT}: {reason_of(error)}; {_way_on(args, revision)}")
+    except ValueError as error:
+        return _fail(2, error)
+    except (OSError, RuntimeError) as error:
+        return _fail(1, f"{error}; {_way_on(args, revision)}")
+    except KeyboardInterrupt:
+        return _fail(130, f"interrupted; {_way_on(args, revision)}")
+    print(f"verified: {args.repo} at {revision} {told}")
+    return 0
+
+
+def print_files(files: list[Path], folder: Path) -> None:
+    """Print what will be sent, with sizes in bytes."""
+    for path in files:
+        print(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
+    print(f"{sum(path.stat().st_size for path in files):>12,}  bytes in {len(files)} files")
+
+
+def _way_on(args: argparse.Namespace, revision: str | None) -> str:
+    """Say what state the repository is in after a failure, and what to do."""
+    if revision:
+        return (
+            f"sent to {args.repo} at {revision}: repeat the same command, which sends what is missing and verifies it"
+        )
+    check = "check the name, the network and the token (--token)"
+    if args.sketches:
+        return f"{check}; the card goes first, the pictures after it: repeat the same command, which sends the rest"
+    if args.create_pr:
+        return (
+            f"{check}; main is as it was; a pull request may be open: if one is listed at {constants.ENDPOINT}/"
+            f"{args.repo}/discussions, repeat with --revision refs/pr/NUMBER in place of --create-pr"
+        )
+    return f"{check}; all files go in one commit, so {args.repo} is as it was, or whole: repeat the same command"
 
 
 def _fail(code: int, error: Exception | str) -> int:
@@ -160,12 +190,20 @@ def _fail(code: int, error: Exception | str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Send a checkpoint to the Hugging Face Hub and verify it there.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
+    parser = argparse.ArgumentParser(
+        description="Send a checkpoint or a data set to the Hugging Face Hub and verify it."
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the checkpoint")
+    parser.add_argument("--sketches", metavar="SOURCE", help="of a data set of your own; goes with --images")
+    parser.add_argument("--images", metavar="SOURCE", help="of the same data set")
+    parser.add_argument("--licence", metavar="WORD", help="of the data set, in the Hub's word for it: cc-by-4.0, ...")
     parser.add_argument("--repo", required=True, help="where to: org/name; created if need be")
     parser.add_argument("--private", action="store_true", help="create the repository as a private one")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to send to; created if need be")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
+    parser.add_argument(
+        "--space", metavar="ORG/NAME", help="send the demo as well, as a Space that opens the checkpoint"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, send nothing")
     parser.add_argument("--token", help="access token; by default the one of `hf auth login` or HF_TOKEN")
     return parser

@@ -165,7 +165,7 @@ def _keep(codes: "Index | SketchRetriever", path: Path) -> None:
     """Save codes for the next time; where that fails, this time goes on."""
     try:
         codes.save(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # another demo may be saving them
         print(f"codes are not kept for the next time: {error}")
 
 

@@ -1,6 +1,7 @@
 """Finding and reading a checkpoint: its folder here or on the Hub, its config, its weights, and what can be wrong."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from dsh_hf.configuration import DSHConfig
+from dsh_hf.hub import DownloadError, download
+
+logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -35,50 +39,18 @@ def find_checkpoint(
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name or Path(name).exists()
     if looks_local:
         raise CheckpointError(f"{name}: no such folder; give a checkpoint's folder or a Hub id like org/name")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     try:
-        paths = [
-            hf_hub_download(
-                name,
-                file,
-                revision=revision,
-                token=token,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                local_files_only=local_files_only,
-                library_name="dsh-hf",
-            )
-            for file in (CONFIG_NAME, WEIGHTS_NAME)
-        ]
-    except HFValidationError as error:
-        raise CheckpointError(f"{name} is neither a folder nor a Hub id like org/name") from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{name}: no such folder here, and no such repository on the Hub (or it is private: log in with "
-            "`hf auth login` or pass token=)"
-        ) from error
-    except RemoteEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name} on the Hub is not a dsh_hf checkpoint: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name}: no such folder here, it is not in the local cache, and the Hub was not reached: check the name "
-            "and the network"
-        ) from error
-    except HfHubHTTPError as error:
-        raise CheckpointError(f"{name}: the Hub answered {error}") from error
-    return Path(paths[0]).parent
+        return download(
+            name,
+            (CONFIG_NAME, WEIGHTS_NAME),
+            what="a dsh_hf checkpoint",
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+    except DownloadError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_config(path: Path) -> DSHConfig:
@@ -97,9 +69,13 @@ def read_config(path: Path) -> DSHConfig:
         raise CheckpointError(f"{path} is not the config of a dsh_hf checkpoint: it has no 'bits'")
     known = {field.name for field in fields(DSHConfig)}
     try:
-        return DSHConfig(**{key: value for key, value in settings.items() if key in known})
+        config = DSHConfig(**{key: value for key, value in settings.items() if key in known})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        logger.warning("%s: not known to this version of dsh_hf, and left out: %s", path, ", ".join(unknown))
+    return config
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> None:

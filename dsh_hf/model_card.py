@@ -1,6 +1,7 @@
 """What lies beside the weights: the model card, and probe pictures with the codes the model gave them."""
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 CARD_NAME = "README.md"
 CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
 CURVE_NAME = "pr_curve.png"
+SHEET_NAME = "sheet.png"
 TOKENS_NAME = "tokens.png"
 EVALUATION_NAME = "evaluation.json"
 PROBES_NAME = "probes.json"
@@ -34,25 +37,31 @@ _SPLIT_NOTES = {
 _CONFIG_KEYS = ["bits", "image_backbone", "sketch_backbone", "image_size", "sketch_size"]
 _EVALUATION_KEYS = [
     *("fingerprint", "bits", "dataset", "split", "seed", "queries", "gallery", "command"),
-    *("map", "map_interval", "precision_at", "precision_radius_2"),
+    *("map", "map_interval", "precision_at", "precision_radius_2", "map_by_class"),
 ]
+_SPEED_KEYS = ["images_per_second", "sketches_per_second", "machine"]
 _TRAINING_KEYS = ["command", "seconds", "machine", "seed", "data", "initial_weights"]
 _PROBE_SIZE = 128
+_EXTREMES = 5  # categories listed as failing most, and as doing best
 
 
 def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
-    """Write a checkpoint's ``README.md`` from its ``config.json``, ``evaluation.json`` and ``training.json``.
+    """Write a checkpoint's ``README.md`` from its config, its weights, ``evaluation.json`` and ``training.json``.
+
+    Pictures beside them are shown: ``sheet.png``, ``pr_curve.png``, ``tokens.png``.
 
     Args:
-        folder: the checkpoint. Without a ``training.json`` the card says nothing about training.
+        folder: the checkpoint. Without a ``training.json`` the card says nothing about training, without
+            ``speed`` in ``evaluation.json`` nothing about speed.
         repo_id: the name on the Hub, ``"org/name"``, for the card's snippet; by default the folder's name.
 
     Returns:
         The path of the card.
 
     Raises:
-        FileNotFoundError: ``config.json`` or ``evaluation.json`` is missing.
-        ValueError: a file is no JSON, lacks a key (the message names both) or is of another code length.
+        FileNotFoundError: ``config.json``, ``model.safetensors`` or ``evaluation.json`` is missing.
+        ValueError: a file is no JSON, lacks a key (the message names both), is of another code length, or holds a
+            figure that is no number.
     """
     path = Path(folder) / CARD_NAME
     write_atomically(path, render_card(folder, repo_id).encode())
@@ -71,6 +80,7 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
             f"{folder / EVALUATION_NAME} is of codes of {evaluation['bits']} bits, the model makes "
             f"{config['bits']}: evaluate this model"
         )
+    _check_figures(folder / EVALUATION_NAME, evaluation)
     training = None
     if (folder / TRAINING_NAME).exists():
         training = read_record(folder / TRAINING_NAME, _TRAINING_KEYS)
@@ -94,6 +104,10 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
         config=config,
         code_bytes=code_bytes(config["bits"]),
         evaluation=evaluation,
+        size=_size(folder / WEIGHTS_NAME),
+        speed=evaluation.get("speed"),
+        **_by_class(evaluation),
+        has_sheet=(folder / SHEET_NAME).is_file(),
         has_curve=(folder / CURVE_NAME).is_file(),
         has_tokens=(folder / TOKENS_NAME).is_file(),
         split_note=_SPLIT_NOTES.get(evaluation["split"]),
@@ -122,7 +136,7 @@ def check_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
         raise ValueError(f"{path}: the front matter cannot be read ({error}): {way_out}") from error
     if card.data.library_name != "dsh-hf" or not card.data.license:
         raise ValueError(f"{path}: the front matter needs library_name: dsh-hf and a license; {way_out}")
-    if str(card) not in (str(ModelCard(render_card(folder))), str(ModelCard(render_card(folder, repo_id)))):
+    if not any(str(card) == str(ModelCard(render_card(folder, name))) for name in (repo_id, None)):
         raise ValueError(f"{path} is not what {EVALUATION_NAME}, {TRAINING_NAME} and {CONFIG_NAME} give: {way_out}")
     return str(card)
 
@@ -226,6 +240,43 @@ def _check_keys(place: str, record: Any, keys: list[str]) -> None:
     missing = [key for key in keys if key not in record] if isinstance(record, dict) else keys
     if missing:
         raise ValueError(f"{place}: the key {missing[0]!r} is missing; needed are {', '.join(keys)}")
+
+
+def _check_figures(path: Path, evaluation: dict[str, Any]) -> None:
+    """Check that the figures are numbers: JSON as Python reads it may hold NaN, which the Hub's YAML may not."""
+    if "speed" in evaluation:
+        _check_keys(f"{path}, speed", evaluation["speed"], _SPEED_KEYS)
+    figures = {"map": evaluation["map"], "precision_radius_2": evaluation["precision_radius_2"]}
+    figures |= {f"precision_at {k}": value for k, value in evaluation["precision_at"].items()}
+    figures |= {f"map_by_class {name}": value for name, value in evaluation["map_by_class"].items()}
+    for name, value in figures.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{path}: {name} is {value!r}, which is no figure: evaluate this model anew")
+
+
+def _by_class(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Give what the card says of single categories: all, how many fail, and pairs of a bad one and a good one."""
+    ranked = sorted(evaluation["map_by_class"].items(), key=lambda item: (item[1], item[0]))
+    shown = min(_EXTREMES, len(ranked) // 2)
+    extremes = list(zip(ranked[:shown], reversed(ranked[-shown:]), strict=True)) if shown else []
+    failing = sum(value < evaluation["map"] / 2 for _, value in ranked)
+    return {"by_class": ranked, "failing": failing, "extremes": extremes}
+
+
+def _size(path: Path) -> dict[str, Any]:
+    """Give how many numbers the weights are, how they are stored, and in how many bytes."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a checkpoint to publish has it")
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            numbers = sum(math.prod(tensor.get_shape()) for tensor in tensors)
+            dtypes = sorted({tensor.get_dtype() for tensor in tensors})
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}): download or copy it again") from error
+    return {"numbers": numbers, "dtypes": dtypes, "bytes": path.stat().st_size}
 
 
 def _results(evaluation: dict[str, Any]) -> list[Any]:

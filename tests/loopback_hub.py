@@ -1,8 +1,8 @@
 """A Hugging Face Hub on the loopback interface, for tests that push and load by name without the internet.
 
 It speaks the part of the Hub's HTTP protocol that ``huggingface_hub`` uses for repositories and files:
-create, validate the card, upload modes, LFS, commit, branches, pull requests, tree, info, download. The
-client is the real one, only told another address::
+create, validate the card, upload modes, LFS, commit, branches, pull requests, a Space's variables, tree,
+info, download. The client is the real one, only told another address::
 
     with LoopbackHub() as hub:
         subprocess.run([...], env=hub.env(tmp_path))        # a process of its own
@@ -10,7 +10,7 @@ client is the real one, only told another address::
 
 Everything is kept in memory. Repositories lie in ``hub.repos`` under ``"org/name"``, ``"datasets/org/name"``
 and ``"spaces/org/name"``; ``hub.requests`` lists what was asked, as ``"METHOD /path"``. Writing, and reading
-what is private, needs ``hub.token``.
+what is private, needs ``hub.token``. ``hub.faults`` says which requests go wrong, and how.
 """
 
 import base64
@@ -18,7 +18,9 @@ import hashlib
 import json
 import os
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +40,8 @@ class Repo:
     """One repository: every commit's files, and where branches and ``refs/pr/N`` point."""
 
     private: bool = False
+    gated: bool = False
+    variables: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Files] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
@@ -51,6 +55,22 @@ class Repo:
 
     def files(self, revision: str = "main") -> Files:
         return self.commits[self.refs.get(revision, revision)]
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests like this one.
+
+    Attributes:
+        request: regular expression for ``"METHOD /path"``, from its start.
+        does: a status answers with that; ``"cut"`` closes the connection and does nothing; ``"half"`` does what was
+            asked, sends half of the answer and closes; ``"die"`` cuts, and takes the whole server down.
+        times: how often.
+    """
+
+    request: str
+    does: int | str
+    times: int = 1
 
 
 class HubError(Exception):
@@ -72,17 +92,45 @@ class LoopbackHub:
         self.repos: dict[str, Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.faults: list[Fault] = []
+        self.delay = 0.0  # seconds before each answer
+        self.spaces_are_paid_for = True
+        self.alive = True
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.handler = type("Handler", (_Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self) -> "LoopbackHub":
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        self._serve()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.server.shutdown()
+        if self.alive:
+            self.stop()
+
+    def _serve(self) -> None:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Take the server down: new connections are refused, open ones closed at their next request."""
+        self.alive = False
         self.server.server_close()
+        self.server.shutdown()
+
+    def start_again(self) -> None:
+        """Bring it up again where it was, with all that it had been sent."""
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.server.server_port), self.handler)
+        self.alive = True
+        self._serve()
+
+    def fault(self, request: str) -> int | str | None:
+        """Give what goes wrong with this request, and count it."""
+        for fault in self.faults:
+            if fault.times > 0 and re.match(fault.request, request):
+                fault.times -= 1
+                return fault.does
+        return None
 
     def env(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Give the environment of a process that knows this Hub alone and keeps its cache under ``home``."""
@@ -119,15 +167,34 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.half else body)
+        if self.half:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def handle_any(self) -> None:
         """Find the route, call its method with the path's parts, and send what it gives as JSON."""
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(address.query).items()}
-        self.hub.requests.append(f"{self.command} {address.path}")
+        request = f"{self.command} {address.path}"
+        self.hub.requests.append(request)
+        if self.hub.delay:
+            time.sleep(self.hub.delay)
+        fault = self.hub.fault(request)
+        if fault == "die":
+            self.hub.stop()
+        if fault == "cut" or not self.hub.alive:
+            self.hang_up()
+            return
+        self.half = fault == "half"
         try:
+            if isinstance(fault, int):
+                raise HubError(fault, "out of order")
             for methods, pattern, action in ROUTES:
                 match = pattern.fullmatch(address.path)
                 if match and self.command in methods:
@@ -182,6 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind = asked.get("type") or "model"
         key = f"{asked.get('organization') or self.hub.user}/{asked['name']}"
         key = key if kind == "model" else f"{kind}s/{key}"
+        if kind == "space" and not self.hub.spaces_are_paid_for:
+            raise HubError(402, "Payment required: Gradio Spaces need a subscription")
         given = {"url": f"{self.hub.url}/{key}"}
         if key in self.hub.repos:
             self.answer(409, json.dumps({"error": "You already created this repo", **given}).encode(), {})
@@ -206,6 +275,24 @@ class _Handler(BaseHTTPRequestHandler):
         start = json.loads(self.body or b"{}").get("startingPoint") or "main"
         repo.refs[branch] = self.commit_of(repo, start)
         return {}
+
+    def open_pull_request(self, kind: str, name: str) -> dict:
+        repo = self.repo(kind, name, write=True)
+        number = 1 + sum(ref.startswith("refs/pr/") for ref in repo.refs)
+        repo.refs[f"refs/pr/{number}"] = repo.refs["main"]
+        return {"num": number}
+
+    def pull_request(self, kind: str, name: str, number: str) -> dict:
+        self.repo(kind, name)
+        about = {"num": int(number), "title": "", "status": "draft", "isPullRequest": True, "createdAt": CREATED}
+        about |= {"author": {"name": self.hub.user}, "repo": {"name": name, "type": kind.removesuffix("s")}}
+        return about | {"events": [], "diff": "", "changes": {"base": "main"}, "filesWithConflicts": []}
+
+    def set_variable(self, name: str) -> dict:
+        repo = self.repo("spaces", name, write=True)
+        asked = json.loads(self.body)
+        repo.variables[asked["key"]] = asked["value"]
+        return {key: {"key": key, "value": value} for key, value in repo.variables.items()}
 
     # Routes: sending files
 
@@ -299,6 +386,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def resolve(self, kind: str | None, name: str, revision: str, path: str) -> None:
         repo = self.repo(kind, name)
+        if repo.gated:  # the page is open to all, the files to those who were let in
+            raise HubError(403 if self.signed_in() else 401, "Access to this model is restricted", "GatedRepo")
         oid = self.commit_of(repo, revision)
         if path not in repo.commits[oid]:
             raise HubError(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": oid})
@@ -363,6 +452,9 @@ ROUTES = [
     _route("PUT", "/lfs/{rev}", _Handler.lfs_put),
     _route("POST", "{api}/commit/{rev}", _Handler.commit),
     _route("POST", "{api}/branch/{rev}", _Handler.create_branch),
+    _route("POST", "{api}/discussions", _Handler.open_pull_request),
+    _route("GET", "{api}/discussions/{rev}", _Handler.pull_request),
+    _route("POST", "/api/spaces/([^/]+/[^/]+)/variables", _Handler.set_variable),
     _route("GET", "{api}/tree/{rev}(?:/{path})?", _Handler.tree),
     _route("GET", "{api}(?:/revision/{rev})?", _Handler.info),
     _route("GET HEAD", "{page}/resolve/{rev}/{path}", _Handler.resolve),

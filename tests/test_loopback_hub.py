@@ -10,18 +10,21 @@ import pytest
 from huggingface_hub import (
     _CACHED_NO_EXIST,
     HfApi,
+    constants,
     hf_hub_download,
     snapshot_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_session
-from loopback_hub import LoopbackHub
+from loopback_hub import Fault, LoopbackHub
 
 WEIGHTS = bytes(range(256)) * 40
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
@@ -203,3 +206,57 @@ def test_a_fresh_process_finds_it_through_the_environment(hub, pushed, tmp_path)
     path = Path(run.stdout.strip())
     assert path.read_text() == CARD
     assert path.is_relative_to(tmp_path / "other")
+
+
+def test_the_xet_client_opens_a_pull_request_before_it_sends(hub, api, pushed, folder, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    hub.lfs_suffixes = ()
+    (folder / "README.md").write_text(CARD + "more\n")
+    request = api.upload_folder(repo_id="org/model", folder_path=folder, create_pr=True)
+    assert request.pr_revision == "refs/pr/1"
+    assert request.pr_url == f"{hub.url}/org/model/discussions/1"
+    repo = hub.repos["org/model"]
+    assert repo.files("refs/pr/1")["README.md"] != repo.files()["README.md"] == CARD.encode()
+
+
+@pytest.mark.parametrize("token", [False, "hf_loopback"])
+def test_a_gated_repository_shows_its_page_and_keeps_its_files(hub, pushed, token):
+    hub.repos["org/model"].gated = True
+    assert HfApi(token=token).repo_info("org/model").id == "org/model"
+    with pytest.raises(GatedRepoError):
+        hf_hub_download("org/model", "README.md", token=token)
+
+
+def test_a_space_has_variables(hub, api):
+    api.create_repo("org/demo", repo_type="space", space_sdk="gradio")
+    api.add_space_variable("org/demo", "A", "1")
+    assert set(api.add_space_variable("org/demo", "B", "2")) == {"A", "B"}
+    assert hub.repos["spaces/org/demo"].variables == {"A": "1", "B": "2"}
+
+
+def test_a_space_may_be_refused_for_want_of_money(hub, api):
+    hub.spaces_are_paid_for = False
+    with pytest.raises(HfHubHTTPError, match="402"):
+        api.create_repo("org/demo", repo_type="space", space_sdk="gradio", exist_ok=True)
+    api.create_repo("org/demo", exist_ok=True)
+    assert list(hub.repos) == ["org/demo"]
+
+
+@pytest.mark.parametrize(("does", "done"), [(503, False), ("cut", False), ("half", True)])
+def test_a_request_goes_wrong_as_often_as_it_should(hub, api, does, done):
+    hub.faults = [Fault("POST /api/repos/create", does)]
+    with pytest.raises(HTTPError):
+        api.create_repo("org/model")
+    assert ("org/model" in hub.repos) == done
+    api.create_repo("org/model", exist_ok=True)
+
+
+def test_a_dead_server_refuses_connections_and_comes_back_with_all_it_had(hub, api, pushed, folder):
+    (folder / "README.md").write_text(CARD + "more\n")
+    hub.faults = [Fault("POST /api/models/org/model/commit", "die")]
+    with pytest.raises(HTTPError):
+        api.upload_folder(repo_id="org/model", folder_path=folder)
+    with pytest.raises(HTTPError, match="refused"):
+        api.repo_info("org/model")
+    hub.start_again()
+    assert api.repo_info("org/model").sha == pushed.oid

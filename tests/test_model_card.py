@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,22 @@ from tiny_checkpoint import FIGURES, TRAINING, tiny_model, write_checkpoint
 
 from dsh_hf.model_card import check_card, check_probes, probe_codes, probe_pictures, write_card, write_probes
 
+RELEASED = Path(__file__).parents[1] / "model_card"
+
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_model()
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, model) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("written") / "dsh-tiny", model)
+
+
 @pytest.fixture
-def folder(tmp_path, model) -> Path:
-    return write_checkpoint(tmp_path / "dsh-tiny", model)
+def folder(tmp_path, written) -> Path:
+    return shutil.copytree(written, tmp_path / "dsh-tiny")
 
 
 def edit(path: Path, **changes) -> None:
@@ -76,6 +84,73 @@ def test_the_text_names_figures_data_and_terms(folder, model):
     ):
         assert needed in text
     assert "{{" not in text and "{%" not in text
+
+
+def test_the_text_says_which_categories_fail(folder):
+    by_class = {f"class {n:02}": n / 20 for n in range(20)}
+    edit(folder / "evaluation.json", map_by_class=by_class, map=0.475)
+    text = write_card(folder).read_text()
+    assert "Of 20 measured, 5 have an mAP below half of the mean." in text
+    rows = [line for line in text.splitlines() if line.startswith("| class ")]
+    assert rows[0] == "| class 00 | 0.000 | class 19 | 0.950 |"
+    assert rows[-1] == "| class 04 | 0.200 | class 15 | 0.750 |"
+    assert len(rows) == 5
+
+
+def test_the_text_tells_size_and_speed(folder, model):
+    size = (folder / "model.safetensors").stat().st_size
+    text = (folder / "README.md").read_text()
+    assert "## Size\n" in text and f"`model.safetensors` has {size / 1e6:.1f} MB" in text
+    numbers = sum(tensor.numel() for tensor in model.own_tensors().values())
+    assert f"{numbers:,} numbers, stored as F32" in text
+    speed = {"images_per_second": 12.34, "sketches_per_second": 56.78, "machine": "2 CPU cores"}
+    edit(folder / "evaluation.json", speed=speed)
+    text = write_card(folder).read_text()
+    assert "## Size and speed\n" in text
+    assert "On 2 CPU cores it encodes 12 photographs or 57 sketches a second" in text
+    edit(folder / "evaluation.json", speed={"images_per_second": 1})
+    with pytest.raises(ValueError, match=r"evaluation\.json, speed: the key 'sketches_per_second' is missing"):
+        write_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("sheet.png", "(sheet.png)"), ("pr_curve.png", "(pr_curve.png)"), ("tokens.png", "(tokens.png)")],
+)
+def test_a_picture_is_shown_where_there_is_one(folder, name, shown):
+    assert shown not in (folder / "README.md").read_text()
+    (folder / name).write_bytes(b"png")
+    assert shown in write_card(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"map": float("nan")}, "map is nan"),
+        ({"precision_at": {"10": "0.6"}}, "precision_at 10 is '0.6'"),
+        ({"precision_radius_2": float("inf")}, "precision_radius_2 is inf"),
+        ({"map_by_class": {"ant": float("nan")}}, "map_by_class ant is nan"),
+    ],
+)
+def test_a_figure_that_is_no_number_never_reaches_the_card(folder, changes, named):
+    edit(folder / "evaluation.json", **changes)
+    with pytest.raises(ValueError, match=rf"evaluation\.json: {named}"):
+        write_card(folder)
+
+
+def test_weights_that_are_missing_or_damaged_are_named(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or truncated"):
+        write_card(folder)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
+        write_card(folder)
+
+
+def test_the_released_card_is_what_its_figures_give():
+    for config in RELEASED.glob("*/config.json"):
+        check_card(config.parent)
 
 
 def test_the_snippet_runs_as_it_stands(folder):

@@ -18,6 +18,7 @@ FIGURES = {
     "precision_radius_2": 0.4,
     "queries": 700,
     "gallery": 1000,
+    "map_by_class": {"ant": 0.9, "bee": 0.125},
     "command": "dsh-hf evaluate",
 }
 TRAINING = {

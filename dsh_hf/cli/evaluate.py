@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -46,8 +46,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     name, seed, queries, gallery = _measured(arguments, data)
     began = time.perf_counter()
     query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
+    between = time.perf_counter()
     gallery_codes = model.encode_images(undecoded(gallery), show_progress_bar=True)
-    seconds = time.perf_counter() - began
+    ended = time.perf_counter()
     result = measure(
         query_codes,
         gallery_codes,
@@ -59,7 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     dataset = arguments.name or data_name(data, arguments)
     print(f"{dataset}, split {name} (seed {seed}), {result.bits} bits, model {model.fingerprint[:12]}")
     print(result.table())
-    print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {seconds:.0f} s")
+    print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {ended - began:.0f} s")
     out = Path(arguments.out or arguments.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     per_class = result.per_class(gallery.features["label"].names)
@@ -72,6 +73,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "precision_radius_2": result.precision_radius,
         "map_interval": [low, high],
         "map_by_class": {name: round(value, 4) for name, value in per_class.items()},
+        "speed": {
+            "sketches_per_second": round(len(queries) / (between - began), 1),
+            "images_per_second": round(len(gallery) / (ended - between), 1),
+            "machine": machine(model.device),
+        },
         "command": "dsh-hf " + shlex.join(arguments.given),
     }
     write_atomically(out / "evaluation.json", as_json(about))

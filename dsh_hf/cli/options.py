@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,11 @@ def checked_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} is not to be had here: use cpu") from error
     return name
+
+
+def machine(device: object) -> str:
+    """Describe this machine in a few words, for what is measured on it."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {device}"
 
 
 def as_json(content: dict[str, Any]) -> bytes:

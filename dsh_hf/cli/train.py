@@ -1,15 +1,13 @@
 """``dsh-hf train``."""
 
 import argparse
-import os
-import platform
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_flags, data_name, data_terms, load_data
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,7 +98,7 @@ def train(arguments: argparse.Namespace) -> None:
     about = {
         "command": "dsh-hf " + shlex.join(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {trainer.device}",
+        "machine": machine(trainer.device),
         "seed": arguments.seed,
         "data": sources,
         "initial_weights": initial,

@@ -122,12 +122,10 @@ def send_dataset(data: "DatasetDict", repo_id: str, card: str, *, private: bool,
     """
     from huggingface_hub import HfApi
 
-    from dsh_hf.sending import patiently
+    from dsh_hf.sending import create_repo, patiently
 
     api = HfApi(token=token)
-    patiently(lambda: api.create_repo(repo_id, repo_type="dataset", private=private or None, exist_ok=True))
-    if private and not api.repo_info(repo_id, repo_type="dataset").private:
-        raise ValueError(f"{repo_id} exists and is public: make it private on its page, or leave out --private")
+    create_repo(api, repo_id, private=private, kind="dataset")
     # Before the pictures, so that they are never there without their licence; push_to_hub adds to this card.
     patiently(
         lambda: api.upload_file(
