@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dsh_hf.checkpoint import (
     CONFIG_NAME,
@@ -36,12 +34,12 @@ from dsh_hf.encoders import (
     fill_head_as_published,
     share_convolutions,
 )
+from dsh_hf.encoding import encode_pictures
 from dsh_hf.files import replaced_atomically, write_atomically
 from dsh_hf.processing import (
     Picture,
     prepare_image,
     prepare_sketch,
-    prepared_batches,
     sketch_to_tensor_layout,
 )
 from dsh_hf.tokens import TokenNetwork
@@ -193,11 +191,16 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture, is damaged, or is an empty sketch; the message names it.
         """
-
-        def prepare(picture: Picture) -> NDArray[np.uint8]:
-            return sketch_to_tensor_layout(prepare_sketch(picture, self.config.sketch_size))
-
-        return self._encode(inputs, prepare, self.sketch_outputs, batch_size, device, show_progress_bar)
+        return encode_pictures(
+            self,
+            inputs,
+            self._prepare_sketch,
+            self.sketch_outputs,
+            pack_signs,
+            batch_size=batch_size,
+            device=device,
+            show_progress_bar=show_progress_bar,
+        )
 
     def encode_images(
         self,
@@ -221,51 +224,82 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture or is damaged; the message names it.
         """
+        return encode_pictures(
+            self,
+            inputs,
+            self._prepare_image,
+            self.image_outputs,
+            pack_signs,
+            batch_size=batch_size,
+            device=device,
+            show_progress_bar=show_progress_bar,
+        )
 
-        def prepare(picture: Picture) -> NDArray[np.uint8]:
-            return prepare_image(picture, self.config.image_size)
-
-        return self._encode(inputs, prepare, self.image_outputs, batch_size, device, show_progress_bar)
-
-    def _encode(
+    def embed_sketches(
         self,
         inputs: Picture | Sequence[Picture],
-        prepare: Callable[[Picture], NDArray[np.uint8]],
-        outputs: Callable[[Tensor], Tensor],
-        batch_size: int,
-        device: str | torch.device | None,
-        show_progress_bar: bool | None,
-    ) -> Codes:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        single = _is_one_picture(inputs)
-        if not single and not (hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")):
-            raise TypeError(
-                "inputs are one picture or a sequence of pictures (a list, a datasets column), "
-                f"not {type(inputs).__name__}"
-            )
-        pictures: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
-        if len(pictures) == 0:
-            return np.zeros((0, (self.config.bits + 7) // 8), dtype=np.uint8)
-        target = torch.device(device) if device is not None else self.device
-        home, was_training = self.device, self.training
-        show = len(pictures) >= 1000 if show_progress_bar is None else show_progress_bar
-        codes = []
-        try:
-            self.to(target).eval()
-            with (
-                torch.inference_mode(),
-                tqdm(total=len(pictures), desc="encode", unit="picture", disable=not show) as bar,
-            ):
-                for batch in prepared_batches(pictures, prepare, batch_size):
-                    # A view: already channels last.
-                    pixels = torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).to(self.dtype)
-                    codes.append(pack_signs(outputs(pixels).float().cpu().numpy()))
-                    bar.update(len(batch))
-        finally:
-            self.to(home).train(was_training)
-        result = np.concatenate(codes)
-        return result[0] if single else result
+        *,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> NDArray[np.float32]:
+        """Give the hash layer's real values for free-hand sketches; ``pack_signs`` makes their codes of them.
+
+        Args:
+            inputs: one drawing or many; the other arguments, too, are those of :meth:`encode_sketches`.
+            batch_size: pictures that go through the networks at once.
+            device: where to compute.
+            show_progress_bar: whether to show one.
+
+        Returns:
+            float32 of shape ``(n, bits)``, or ``(bits,)`` for one drawing.
+        """
+        return encode_pictures(
+            self,
+            inputs,
+            self._prepare_sketch,
+            self.sketch_outputs,
+            np.asarray,
+            batch_size=batch_size,
+            device=device,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def embed_images(
+        self,
+        inputs: Picture | Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> NDArray[np.float32]:
+        """Give the hash layer's real values for natural images; ``pack_signs`` makes their codes of them.
+
+        Args:
+            inputs: one picture or many; the other arguments, too, are those of :meth:`encode_images`.
+            batch_size: pictures that go through the networks at once.
+            device: where to compute.
+            show_progress_bar: whether to show one.
+
+        Returns:
+            float32 of shape ``(n, bits)``, or ``(bits,)`` for one picture.
+        """
+        return encode_pictures(
+            self,
+            inputs,
+            self._prepare_image,
+            self.image_outputs,
+            np.asarray,
+            batch_size=batch_size,
+            device=device,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
+        return sketch_to_tensor_layout(prepare_sketch(picture, self.config.sketch_size))
+
+    def _prepare_image(self, picture: Picture) -> NDArray[np.uint8]:
+        return prepare_image(picture, self.config.image_size)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -362,9 +396,3 @@ class DSHModel(
             save_file(self._stored_tensors(), temporary, metadata={"format": "pt"})
         settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
         write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config
-
-
-def _is_one_picture(inputs: Any) -> bool:
-    if isinstance(inputs, np.ndarray):
-        return inputs.ndim == 2 or (inputs.ndim == 3 and inputs.shape[2] in (1, 3, 4))
-    return isinstance(inputs, str | os.PathLike | Image.Image | Mapping)

@@ -1,84 +1,78 @@
 """A gallery that sketches search: where a model, an index and what each item is come together."""
 
-import json
-import logging
 import os
 import threading
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
 
-from dsh_hf.codes import Codes, code_bytes
-from dsh_hf.files import write_atomically
-from dsh_hf.index import Index, open_index
+from dsh_hf.codes import Codes, pack_signs
+from dsh_hf.gallery.building import build
+from dsh_hf.gallery.dataset import dataset_candidates
+from dsh_hf.gallery.files import MANIFEST_NAME
+from dsh_hf.gallery.folder import find_pictures, folder_candidates
+from dsh_hf.gallery.hits import Hit, rerank_hits, to_hits
+from dsh_hf.gallery.hub import download_gallery, push_gallery
+from dsh_hf.gallery.items import Item, RetrieverError, check_ids, kept_outputs, metadata_text
+from dsh_hf.gallery.store import Gallery
+from dsh_hf.index import Index
 from dsh_hf.modeling import DSHModel
-from dsh_hf.processing import PICTURE_SUFFIXES, Picture, PictureError
+from dsh_hf.processing import Picture
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
-MANIFEST_NAME = "retriever.json"
-_FORMAT_VERSION = 1
-_CHUNK = 256  # pictures encoded between two looks at the progress bar
-
-
-class RetrieverError(ValueError):
-    """A gallery cannot be built or opened; the message names the folder or file and the way out."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One search result.
-
-    Attributes:
-        id: the item's id in the gallery.
-        distance: Hamming distance between its code and the sketch's, in bits.
-        source: where the picture lies; ``None`` where it was given without a place.
-        metadata: what else is known of it, such as its label.
-    """
-
-    id: str
-    distance: int
-    source: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["MANIFEST_NAME", "Hit", "RetrieverError", "SketchRetriever"]
 
 
 class SketchRetriever:
-    """A gallery of pictures that is searched by drawing.
+    """A gallery of pictures that is searched by drawing, or by picture.
 
     Searches may run while another thread adds or syncs.
 
     Args:
         model: encodes the pictures and the sketches.
-        engine: the search engine, see :func:`dsh_hf.index.open_index`.
+        engine: the search engine, by name or URL, see :func:`dsh_hf.index.open_index`. Codes under a URL lie on
+            that server, and are there for every other process as soon as they are added.
+        keep_outputs: keep each picture's float outputs, too (2 bytes a bit), to re-rank hits by them.
 
     Attributes:
         model: the model.
-        index: the index over the pictures' codes.
-        skipped: files that could not be used when the gallery was last built or synced, and why.
+        folder: where the pictures lie, if the gallery was built from a folder.
+        skipped: pictures that could not be used when the gallery was last built or synced, and why.
 
     Example:
         >>> retriever = SketchRetriever.from_folder("photos", model)  # doctest: +SKIP
-        >>> for hit in retriever.search("my_sketch.png", k=5):  # doctest: +SKIP
+        >>> for hit in retriever.search("my_sketch.png", k=5, where={"label": "cat"}):  # doctest: +SKIP
         ...     print(hit.distance, hit.source)
     """
 
-    def __init__(self, model: DSHModel, *, engine: str = "exact") -> None:
+    def __init__(self, model: DSHModel, *, engine: str = "exact", keep_outputs: bool = False) -> None:
+        self._set(model, Gallery(engine, model.config.bits, model.fingerprint, keep_outputs))
+
+    def _set(self, model: DSHModel, gallery: Gallery) -> None:
         self.model = model
-        self.engine = engine
         self.folder: Path | None = None
         self.skipped: dict[str, str] = {}
-        self._fingerprint = model.fingerprint
-        self.index: Index = open_index(engine, bits=model.config.bits, fingerprint=self._fingerprint)
-        self._items: dict[str, dict[str, Any]] = {}
-        self._lock = threading.Lock()  # index and items change together
+        self._gallery = gallery
+        self._building = threading.Lock()  # one sync at a time
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def index(self) -> Index:
+        """The index over the pictures' codes."""
+        return self._gallery.index
+
+    @property
+    def engine(self) -> str:
+        """The search engine, a URL without its password."""
+        return self._gallery.engine
 
     @classmethod
     def from_folder(
@@ -87,8 +81,10 @@ class SketchRetriever:
         model: DSHModel,
         *,
         engine: str = "exact",
+        keep_outputs: bool = False,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
+        save_to: str | os.PathLike | None = None,
     ) -> "SketchRetriever":
         """Build a gallery from every picture in a folder and the folders in it.
 
@@ -96,16 +92,53 @@ class SketchRetriever:
         of the first one becomes ``metadata["label"]``. Files that are no pictures, or damaged ones, are skipped
         and listed in ``skipped``.
 
+        ``save_to`` saves the gallery as it grows: if that is cut short, :meth:`load` and :meth:`sync` go on.
+
         Raises:
             RetrieverError: there is no such folder, or no picture in it.
         """
-        retriever = cls(model, engine=engine)
+        retriever = cls(model, engine=engine, keep_outputs=keep_outputs)
+        retriever._gallery.check_empty()
         retriever.folder = Path(folder).resolve()
-        retriever.sync(batch_size=batch_size, show_progress_bar=show_progress_bar)
+        retriever.sync(batch_size=batch_size, show_progress_bar=show_progress_bar, save_to=save_to)
         return retriever
 
-    def sync(self, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> dict[str, int]:
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "Dataset | IterableDataset",
+        model: DSHModel,
+        *,
+        engine: str = "exact",
+        keep_outputs: bool = False,
+        **options: Any,
+    ) -> "SketchRetriever":
+        """Build a gallery from a ``datasets`` data set; ``options`` are those of :meth:`add_dataset`.
+
+        Raises:
+            RetrieverError: a column has to be named, or no row has a picture that can be used.
+        """
+        retriever = cls(model, engine=engine, keep_outputs=keep_outputs)
+        retriever._gallery.check_empty()
+        retriever.add_dataset(dataset, **options)
+        if not len(retriever):
+            reason = next(iter(retriever.skipped.values()), "it is empty")
+            raise RetrieverError(f"the data set has no picture that can be used ({reason})")
+        return retriever
+
+    def sync(
+        self,
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        save_to: str | os.PathLike | None = None,
+    ) -> dict[str, int]:
         """Bring the gallery up to date with its folder: new, changed and vanished files.
+
+        Args:
+            batch_size: pictures that go through the networks at once.
+            show_progress_bar: ``None`` shows one from a thousand pictures on.
+            save_to: save the gallery here as it grows, and in the end.
 
         Returns:
             How many were ``added``, ``removed`` and ``skipped``; a changed file counts as added and removed.
@@ -115,22 +148,64 @@ class SketchRetriever:
         """
         if self.folder is None:
             raise RetrieverError("this gallery was not built from a folder, so there is nothing to sync with")
-        found, unreadable = _find_pictures(self.folder)
-        gone = {key for key, item in self._items.items() if found.get(key, (None, None))[1] != item["stamp"]}
-        new = [key for key in found if key not in self._items or key in gone]
-        # Encode first: if that is interrupted, the gallery is as it was.
-        codes, kept, damaged = self._encode([found[key][0] for key in new], new, batch_size, show_progress_bar)
-        self.skipped = unreadable | damaged
-        if len(self._items) - len(gone) + len(kept) == 0:
-            reason = next(iter(self.skipped.values()), "it is empty")
-            raise RetrieverError(f"{self.folder} has no picture that can be used ({reason})")
-        with self._lock:
-            if gone:
-                self.index.remove(list(gone))
-                for key in gone:
-                    del self._items[key]
-            self._add(codes, kept, {key: _folder_item(key, *found[key]) for key in kept})
-        return {"added": len(kept), "removed": len(gone), "skipped": len(self.skipped)}
+        with self._building:
+            found, unreadable = find_pictures(self.folder)
+            items = self._gallery.items
+            new = [key for key, stamp in found.items() if key not in items or items[key].stamp != stamp]
+            candidates = folder_candidates(self.folder, new, found)
+            save = self._saver(save_to)
+            built = build(self._gallery, self.model, candidates, len(new), batch_size, show_progress_bar, save)
+            gone = [key for key, item in list(items.items()) if found.get(key) != item.stamp]
+            self.skipped = unreadable | built.faults
+            if len(items) == len(gone):
+                reason = next(iter(self.skipped.values()), "it is empty")
+                raise RetrieverError(f"{self.folder} has no picture that can be used ({reason})")
+            self._gallery.remove(gone)
+            if save is not None:
+                save()
+        return {"added": built.added, "removed": built.removed + len(gone), "skipped": len(self.skipped)}
+
+    def add_dataset(
+        self,
+        dataset: "Dataset | IterableDataset",
+        *,
+        image_column: str | None = None,
+        id_column: str | None = None,
+        metadata_columns: Sequence[str] | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        save_to: str | os.PathLike | None = None,
+    ) -> dict[str, int]:
+        """Add the rows of a ``datasets`` data set whose ids are not in the gallery yet, a few at a time.
+
+        No pictures are kept. Damaged rows, and those whose id is an earlier row's, are listed in ``skipped``.
+
+        Args:
+            dataset: one split, map-style or streaming.
+            image_column: the pictures; by default the one column of pictures there is.
+            id_column: the ids; by default rows are numbered "0", "1", ...
+            metadata_columns: what a hit carries; by default every other column of texts, numbers or labels.
+                Labels are given by name.
+            batch_size: pictures that go through the networks at once.
+            show_progress_bar: ``None`` shows one from a thousand pictures on, and for streams.
+            save_to: save the gallery here as it grows, and in the end.
+
+        Returns:
+            How many were ``added`` and ``skipped``.
+
+        Raises:
+            RetrieverError: a column is not there, or has to be named.
+        """
+        rows = dataset_candidates(dataset, image_column, id_column, metadata_columns)
+        total = len(dataset) if hasattr(dataset, "__len__") else None
+        with self._building:
+            new = (row for row in rows if row.key not in self._gallery.items)
+            save = self._saver(save_to)
+            built = build(self._gallery, self.model, new, total, batch_size, show_progress_bar, save)
+            self.skipped = built.faults
+            if save is not None:
+                save()
+        return {"added": built.added, "skipped": len(self.skipped)}
 
     def add(
         self,
@@ -146,7 +221,7 @@ class SketchRetriever:
         Args:
             pictures: paths, PIL images, arrays or a ``datasets`` column.
             ids: one str for each picture, not yet in the gallery.
-            metadata: what a hit should carry, one mapping for each picture.
+            metadata: what a hit should carry, one mapping of JSON's values for each picture.
             batch_size: pictures that go through the networks at once.
             show_progress_bar: ``None`` shows one from a thousand pictures on.
 
@@ -154,16 +229,15 @@ class SketchRetriever:
             PictureError: a picture cannot be used; nothing has been added then.
             ValueError: ids repeat, are no strs, or there is not one for each picture.
         """
-        _check_ids(ids)  # before the long work
-        if len(ids) != len(pictures) or (metadata is not None and len(metadata) != len(pictures)):
-            raise ValueError(f"{len(pictures)} pictures need as many ids and metadata, got {len(ids)} ids")
-        codes = self.model.encode_images(pictures, batch_size=batch_size, show_progress_bar=show_progress_bar)
-        self.add_codes(
-            codes,
-            ids,
-            sources=[os.fspath(p) if isinstance(p, str | os.PathLike) else None for p in pictures],
-            metadata=metadata,
-        )
+        check_ids(ids, pictures, metadata)  # before the long work
+        outputs: NDArray[np.float32] | None = None
+        if self._gallery.keep_outputs:
+            outputs = self.model.embed_images(pictures, batch_size=batch_size, show_progress_bar=show_progress_bar)
+            codes = pack_signs(outputs)
+        else:
+            codes = self.model.encode_images(pictures, batch_size=batch_size, show_progress_bar=show_progress_bar)
+        sources = [os.fspath(p) if isinstance(p, str | os.PathLike) else None for p in pictures]
+        self.add_codes(codes, ids, sources, metadata, outputs)
 
     def add_codes(
         self,
@@ -171,197 +245,155 @@ class SketchRetriever:
         ids: Sequence[str],
         sources: Sequence[str | None] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
+        outputs: NDArray[np.floating] | None = None,
     ) -> None:
         """Add pictures whose codes this gallery's model has made before, shape ``(n, ceil(bits / 8))``.
 
+        A gallery that keeps float outputs takes them with the codes: ``outputs`` of shape ``(n, bits)``.
+
         Raises:
-            ValueError: ids repeat, are no strs, or there is not one for each code.
+            ValueError: ids repeat, are no strs, or there is not one of everything for each code.
         """
-        _check_ids(ids)
+        check_ids(ids, codes, metadata)
+        if (outputs is not None) != self._gallery.keep_outputs:
+            raise ValueError("outputs are given to a gallery made with keep_outputs=True, and only to such a one")
+        kept = None if outputs is None else kept_outputs(outputs, len(ids))
         items = {
-            key: {
-                "source": sources[row] if sources else None,
-                "metadata": dict(metadata[row]) if metadata else {},
-                "stamp": None,
-            }
+            key: Item(
+                sources[row] if sources is not None else None,
+                metadata_text(metadata[row]) if metadata is not None else "{}",
+                outputs=None if kept is None else kept[row],
+            )
             for row, key in enumerate(ids)
         }
-        with self._lock:
-            self._add(codes, list(ids), items)
+        self._gallery.add(codes, items)
 
-    def search(self, sketch: Picture, k: int = 10) -> list[Hit]:
+    def search(
+        self, sketch: Picture, k: int = 10, *, where: Mapping[str, Any] | None = None, rerank: int = 0
+    ) -> list[Hit]:
         """Find the ``k`` pictures nearest to a sketch, nearest first.
+
+        Args:
+            sketch: the drawing.
+            k: how many to find.
+            where: metadata that a hit must have, a value or a list of values for each key, such as
+                ``{"label": ["cat", "dog"]}``.
+            rerank: so many of the first hits are put in the order of the cosine of float outputs, if the gallery
+                keeps them; 0 for none.
 
         Raises:
             PictureError: the sketch cannot be read, or is empty.
+            RetrieverError: no picture has such metadata keys, or the gallery keeps no float outputs.
         """
-        return self.search_code(self.model.encode_sketches(sketch), k)
+        return self._search(sketch, k, where, rerank, self.model.encode_sketches, self.model.embed_sketches)
 
-    def search_code(self, code: Codes, k: int = 10) -> list[Hit]:
+    def search_image(
+        self, picture: Picture, k: int = 10, *, where: Mapping[str, Any] | None = None, rerank: int = 0
+    ) -> list[Hit]:
+        """Find the ``k`` pictures nearest to a picture, nearest first; otherwise as :meth:`search`."""
+        return self._search(picture, k, where, rerank, self.model.encode_images, self.model.embed_images)
+
+    def search_code(self, code: Codes, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
         """Find the ``k`` pictures nearest to a code of shape ``(ceil(bits / 8),)``, nearest first."""
-        with self._lock:
-            distances, ids = self.index.search(code, k)
-            items = [self._items[key] for key in ids]
-        return [
-            Hit(key, int(distance), item["source"], item["metadata"])
-            for distance, key, item in zip(distances, ids, items, strict=True)
-        ]
+        return to_hits(self._gallery.nearest(code, k, where), self.folder)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Save the gallery (codes, ids, sources, metadata; no pictures) into a folder, whole or not at all."""
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        mark = uuid.uuid4().hex  # of this save alone: another process may be saving into the same folder
-        names = {"index": f"index-{mark}", "items": f"items-{mark}.json"}
-        try:
-            # JSON in ASCII: file names that are no UTF-8 pass through it unchanged.
-            with self._lock:
-                self.index.save(path / names["index"])
-                items = json.dumps(self._items).encode()
-            write_atomically(path / names["items"], items)
-            replaced = self._write_manifest(path, names)
-        except Exception:  # not KeyboardInterrupt: that may come when the manifest names them already
-            _remove_files(path, list(names.values()))
-            raise
-        _remove_files(path, replaced)
+        """Save the gallery (codes, ids, sources, metadata; no pictures) into a folder, whole or not at all.
 
-    def _write_manifest(self, path: Path, names: dict[str, str]) -> list[Any]:
-        """Make the named files those of the gallery; give the names of the files that were."""
-        manifest = {
-            "format_version": _FORMAT_VERSION,
-            "engine": self.engine,
-            "bits": self.model.config.bits,
-            "fingerprint": self._fingerprint,
-            "folder": str(self.folder) if self.folder else None,
-            "skipped": self.skipped,
-            **names,
-        }
-        try:
-            before = _read_json(path / MANIFEST_NAME, path)
-        except RetrieverError:  # there is none, or it is damaged
-            before = {}
-        write_atomically(path / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
-        return [before.get(name) for name in names]
+        Codes on a server stay there: what is saved then is the URL, without its password, and all but the codes.
+
+        Raises:
+            RetrieverError: another process is saving there, or has done so since this gallery was opened.
+        """
+        folder = str(self.folder) if self.folder else None
+        self._gallery.save(Path(path), {"folder": folder, "skipped": self.skipped})
 
     @classmethod
-    def load(cls, path: str | os.PathLike, model: DSHModel) -> "SketchRetriever":
+    def load(cls, path: str | os.PathLike, model: DSHModel, *, engine: str | None = None) -> "SketchRetriever":
         """Open a saved gallery with the model that made its codes.
+
+        ``engine`` is for codes on a server: its URL with the password, which is not saved, or where it is now.
 
         Raises:
             RetrieverError: there is none at this path, or its files are damaged.
             IndexMismatchError: it was made by another model, or with another code length.
         """
-        path = Path(path)
-        manifest = _read_json(path / MANIFEST_NAME, path)
-        if manifest.get("format_version", 0) > _FORMAT_VERSION:
-            raise RetrieverError(f"{path} was saved by a newer dsh_hf: upgrade with `pip install -U dsh-hf`")
-        try:
-            engine, index, items = manifest["engine"], path / manifest["index"], path / manifest["items"]
-            folder, skipped = manifest["folder"], manifest["skipped"]
-        except KeyError as error:
-            raise RetrieverError(f"{path / MANIFEST_NAME} lacks {error}: build the gallery again") from error
-        retriever = cls(model, engine=engine)
-        retriever.skipped = skipped
-        retriever.folder = Path(folder) if folder else None
-        retriever.index = open_index(engine, bits=model.config.bits, path=index, fingerprint=retriever._fingerprint)
-        retriever._items = _read_json(items, path)
-        bits = model.config.bits
-        _, ids = retriever.index.search_radius(np.zeros(code_bytes(bits), np.uint8), bits)  # every id
-        if set(ids) != retriever._items.keys():
-            raise RetrieverError(f"{path}: index and items do not belong together: build the gallery again")
+        gallery, manifest = Gallery.open(Path(path), model.config.bits, model.fingerprint, engine)
+        retriever = cls.__new__(cls)
+        retriever._set(model, gallery)
+        retriever.folder = Path(manifest["folder"]) if manifest["folder"] else None
+        retriever.skipped = manifest["skipped"]
         return retriever
 
-    def _add(self, codes: Codes, ids: list[str], items: dict[str, dict[str, Any]]) -> None:
-        """Add to index and items; the caller holds the lock."""
-        if ids:
-            self.index.add(codes, ids)
-            self._items.update(items)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        model_id: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Send the gallery, with a card, to a data set repository on the Hugging Face Hub.
 
-    def _encode(
-        self, pictures: list[Path], names: list[str], batch_size: int, show_progress_bar: bool | None
-    ) -> tuple[Codes, list[str], dict[str, str]]:
-        """Encode files, leaving out those that cannot be used; give the codes, their names, and the others' faults."""
-        parts: list[Codes] = [np.zeros((0, code_bytes(self.model.config.bits)), dtype=np.uint8)]
-        kept: list[str] = []
-        skipped: dict[str, str] = {}
+        No pictures are sent, and no paths of this machine: ``source`` becomes a picture's path inside the folder.
 
-        def encode(start: int, stop: int) -> None:
-            try:
-                parts.append(self.model.encode_images(pictures[start:stop], batch_size=batch_size))
-                kept.extend(names[start:stop])
-            except (PictureError, OSError) as error:
-                if stop - start == 1:
-                    skipped[names[start]] = str(error)
-                    logger.warning("skipped: %s", error)
-                    return
-                middle = (start + stop) // 2  # halves again and again: one bad file costs a few batches
-                encode(start, middle)
-                encode(middle, stop)
+        Args:
+            repo_id: ``"org/name"``; created where need be.
+            model_id: the model's name on the Hub, for the card.
+            private: create it as a private one.
+            token: access token; by default the one you are logged in with.
+            revision: branch to send to; created where need be.
+            create_pr: open a pull request instead.
 
-        show = len(pictures) >= 1000 if show_progress_bar is None else show_progress_bar
-        with tqdm(total=len(pictures), desc="encode gallery", unit="picture", disable=not show) as bar:
-            for start in range(0, len(pictures), _CHUNK):
-                stop = min(start + _CHUNK, len(pictures))
-                encode(start, stop)
-                bar.update(stop - start)
-        return np.concatenate(parts), kept, skipped
+        Returns:
+            The address of the commit or pull request.
 
+        Raises:
+            RetrieverError: the codes lie on a server.
+            ValueError: the repository is public and should be private.
+        """
+        return push_gallery(self._gallery, repo_id, model_id, private, token, revision, create_pr)
 
-def _find_pictures(folder: Path) -> tuple[dict[str, tuple[Path, list[int]]], dict[str, str]]:
-    """List a folder's pictures by path inside it, with a stamp (bytes, time of change) that tells a changed file.
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | os.PathLike,
+        model: DSHModel,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+    ) -> "SketchRetriever":
+        """Open a gallery from a folder or the Hugging Face Hub; arguments as of ``DSHModel.from_pretrained``.
 
-    The second mapping is of what cannot be reached (a link to nothing, a closed folder), and why.
-    """
-    if not folder.is_dir():
-        raise RetrieverError(f"{folder}: no such folder; check the path")
-    found: dict[str, tuple[Path, list[int]]] = {}
-    skipped: dict[str, str] = {}
+        Raises:
+            RetrieverError: there is no such gallery, or it cannot be had.
+            IndexMismatchError: it was made by another model, or with another code length.
+        """
+        return cls.load(download_gallery(id_or_path, revision, token, cache_dir, local_files_only), model)
 
-    def skip(error: OSError) -> None:
-        skipped[Path(error.filename).relative_to(folder).as_posix()] = f"{error.filename}: {error.strerror}"
-        logger.warning("skipped: %s: %s", error.filename, error.strerror)
+    def _saver(self, path: str | os.PathLike | None) -> Callable[[], None] | None:
+        return None if path is None else partial(self.save, path)
 
-    for root, folders, files in os.walk(folder, onerror=skip):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(root) / name
-            if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
-                try:
-                    status = path.stat()
-                except OSError as error:
-                    skip(error)
-                    continue
-                found[path.relative_to(folder).as_posix()] = (path, [status.st_size, status.st_mtime_ns])
-    if not found and not skipped:
-        raise RetrieverError(f"{folder} has no pictures in it ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return found, skipped
-
-
-def _folder_item(key: str, path: Path, stamp: list[int]) -> dict[str, Any]:
-    label, inside, _ = key.partition("/")
-    return {"source": str(path), "metadata": {"label": label} if inside else {}, "stamp": stamp}
-
-
-def _check_ids(ids: Sequence[str]) -> None:
-    for key in ids:
-        if not isinstance(key, str):
-            raise ValueError(f"ids of a gallery are strs, got {key!r}: give str({key!r})")
-
-
-def _remove_files(path: Path, names: list[Any]) -> None:
-    """Remove what :meth:`SketchRetriever.save` wrote under these names, and nothing else."""
-    for file in [*path.glob("index-*"), *path.glob("items-*.json")]:
-        if file.name in names:
-            file.unlink(missing_ok=True)
-
-
-def _read_json(file: Path, path: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise RetrieverError(f"{path} holds no saved gallery ({file.name} is not there): run dsh-hf index first")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RetrieverError(f"{file} is damaged ({error}): build the gallery again") from error
-    if not isinstance(content, dict):
-        raise RetrieverError(f"{file} is damaged: build the gallery again")
-    return content
+    def _search(
+        self,
+        picture: Picture,
+        k: int,
+        where: Mapping[str, Any] | None,
+        rerank: int,
+        encode: Callable[[Picture], Codes],
+        embed: Callable[[Picture], NDArray[np.float32]],
+    ) -> list[Hit]:
+        if k < 1 or rerank < 0:
+            raise ValueError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
+        if not rerank:
+            return self.search_code(encode(picture), k, where=where)
+        if not self._gallery.keep_outputs:
+            raise RetrieverError("this gallery keeps no float outputs to re-rank by: build it with keep_outputs=True")
+        query = embed(picture)
+        found = self._gallery.nearest(pack_signs(query), max(k, rerank), where)
+        hits = to_hits(found, self.folder)
+        return (rerank_hits(hits[:rerank], found[:rerank], query) + hits[rerank:])[:k]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoint import tiny_model
 
 from dsh_hf import DSHConfig, DSHModel
-from dsh_hf.codes import unpack_codes
+from dsh_hf.codes import pack_signs, unpack_codes
 from dsh_hf.modeling import CheckpointError
 from dsh_hf.processing import PictureError, prepare_image, prepare_sketch, sketch_to_tensor_layout
 
@@ -110,6 +110,22 @@ def test_a_code_is_the_sign_of_the_outputs(model, kind, encode, pictures):
     assert codes.dtype == np.uint8
     assert codes.shape == (7, 8)
     assert_signs(codes, outputs_of(model, kind, pictures))
+
+
+@pytest.mark.parametrize(
+    ("embed", "encode", "outputs"),
+    [("embed_sketches", "encode_sketches", "sketch_outputs"), ("embed_images", "encode_images", "image_outputs")],
+)
+def test_embeddings_are_the_outputs_whose_signs_are_the_codes(model, embed, encode, outputs, monkeypatch):
+    pictures = [drawing(seed) for seed in range(5)]
+    batches, network = [], getattr(DSHModel, outputs)
+    monkeypatch.setattr(DSHModel, outputs, lambda *given: batches.append(len(given[1])) or network(*given))
+    values = getattr(model, embed)(pictures, batch_size=2)
+    assert (values.shape, values.dtype) == ((5, model.config.bits), np.float32)
+    assert batches == [2, 2, 1]
+    np.testing.assert_array_equal(pack_signs(values), getattr(model, encode)(pictures, batch_size=2))
+    assert getattr(model, embed)(pictures[0]).shape == (model.config.bits,)
+    assert getattr(model, embed)([]).shape == (0, model.config.bits)
 
 
 def test_pictures_differ_in_their_codes(encode, pictures):

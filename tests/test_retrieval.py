@@ -1,8 +1,10 @@
-"""A gallery from a folder: built, searched, synced, saved and reopened; damaged files skipped and reported."""
+"""A gallery that sketches search: built, searched, filtered, re-ranked, synced, saved and reopened."""
 
-import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -58,6 +60,14 @@ def test_folder_becomes_a_gallery(photos, model, sketch):
     assert by_id["cats/a.png"].metadata == {"label": "cats"}
     assert by_id["e.png"].metadata == {}
     assert by_id["dogs/c.png"].source == str(photos / "dogs/c.png")
+
+
+def test_a_picture_is_a_query_too(photos, model):
+    retriever = SketchRetriever.from_folder(photos, model)
+    nearest = retriever.search_image(photos / "dogs/c.png", k=5)
+    assert nearest[0].distance == 0
+    code = model.encode_images(photos / "dogs/c.png")
+    assert nearest == retriever.search_code(code, k=5)
 
 
 def test_distance_is_between_the_two_codes(photos, model, sketch):
@@ -122,7 +132,7 @@ def test_reopening_encodes_nothing(photos, model, tmp_path, monkeypatch):
     SketchRetriever.from_folder(photos, model).save(tmp_path / "gallery")
     opened = SketchRetriever.load(tmp_path / "gallery", model)
     (photos / "cats/broken.jpg").unlink()
-    monkeypatch.setattr(DSHModel, "_encode", lambda *_: pytest.fail("a picture was encoded again"))
+    monkeypatch.setattr(DSHModel, "encode_images", lambda *_, **__: pytest.fail("a picture was encoded again"))
     assert opened.sync() == {"added": 0, "removed": 0, "skipped": 0}
 
 
@@ -161,7 +171,8 @@ def test_sync_looks_at_each_file_a_few_times_only(tmp_path, model, monkeypatch):
     for number in range(count):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
     retriever = SketchRetriever.from_folder(tmp_path, model)
-    retriever._items = {Key(key): item | {"stamp": "another"} for key, item in retriever._items.items()}
+    gallery = retriever._gallery
+    gallery.items = {Key(key): item._replace(stamp=(0, 0)) for key, item in gallery.items.items()}
     Key.looks = 0
     assert retriever.sync()["added"] == count
     assert Key.looks < 10 * count
@@ -214,10 +225,10 @@ def test_interrupted_save_leaves_the_old_gallery(photos, model, sketch, tmp_path
             raise OSError("disk full")
         original(path, content)
 
-    import dsh_hf.retrieval
+    import dsh_hf.gallery.files
 
-    original = dsh_hf.retrieval.write_atomically
-    monkeypatch.setattr(dsh_hf.retrieval, "write_atomically", fail)
+    original = dsh_hf.gallery.files.write_atomically
+    monkeypatch.setattr(dsh_hf.gallery.files, "write_atomically", fail)
     with pytest.raises(OSError, match="disk full"):
         retriever.save(tmp_path / "gallery")
     assert SketchRetriever.load(tmp_path / "gallery", model).search(sketch, k=5) == before
@@ -235,39 +246,6 @@ def test_second_save_replaces_the_files_of_the_first(photos, model, tmp_path):
     assert first & second == {"retriever.json"}
     assert "index-of-mine.txt" in second
     assert len(second) == 4
-
-
-@pytest.mark.parametrize("step", ["index", "items", "retriever.json"])
-def test_two_that_save_at_once_leave_one_whole_gallery(photos, model, sketch, tmp_path, monkeypatch, step):
-    import dsh_hf.files
-
-    gallery = tmp_path / "gallery"
-    first, second = SketchRetriever.from_folder(photos, model), SketchRetriever.from_folder(photos, model)
-    first.save(gallery)
-    second.add([sketch], ["drawn"])
-    replace, waiting = os.replace, ["second"]
-
-    def second_in_between(source, target):
-        if waiting and os.path.basename(target).startswith(step):
-            waiting.clear()
-            second.save(gallery)
-        replace(source, target)
-
-    monkeypatch.setattr(dsh_hf.files.Path, "replace", second_in_between)
-    first.save(gallery)
-    assert not waiting
-    opened = SketchRetriever.load(gallery, model)
-    assert opened.search(sketch, k=10) == first.search(sketch, k=10)  # who comes last prevails
-
-
-def test_index_and_items_of_different_galleries_are_refused(photos, model, tmp_path):
-    SketchRetriever.from_folder(photos, model).save(tmp_path / "gallery")
-    items = next((tmp_path / "gallery").glob("items-*"))
-    content = json.loads(items.read_text())
-    content["another.png"] = content.pop("e.png")
-    items.write_text(json.dumps(content))
-    with pytest.raises(RetrieverError, match="do not belong together"):
-        SketchRetriever.load(tmp_path / "gallery", model)
 
 
 @pytest.mark.parametrize("ids", [[1, 2], ["a", 2], [None, "b"]])
@@ -327,3 +305,288 @@ def test_damaged_manifest_is_refused(photos, model, tmp_path):
 def test_empty_sketch_is_refused(photos, model):
     with pytest.raises(PictureError, match="empty"):
         SketchRetriever.from_folder(photos, model).search(Image.new("L", (50, 50), 255))
+
+
+def labelled(model, labels, engine="exact", **options):
+    """A gallery of codes at random, each with a label, its number and its parity."""
+    rng = np.random.default_rng(0)
+    retriever = SketchRetriever(model, engine=engine, **options)
+    codes = rng.integers(0, 256, (len(labels), 8), dtype=np.uint8)
+    metadata = [{"label": label, "number": i, "even": i % 2 == 0} for i, label in enumerate(labels)]
+    outputs = rng.normal(size=(len(labels), 64)) if options.get("keep_outputs") else None
+    retriever.add_codes(codes, [str(i) for i in range(len(labels))], metadata=metadata, outputs=outputs)
+    return retriever
+
+
+@pytest.mark.parametrize("engine", ["exact", "hnsw"])
+@pytest.mark.parametrize(
+    ("where", "fits"),
+    [
+        ({"label": "rare"}, lambda item: item["label"] == "rare"),
+        ({"label": ["rare", "dog"]}, lambda item: item["label"] in ("rare", "dog")),
+        ({"label": {"cat"}, "even": True}, lambda item: item["label"] == "cat" and item["even"]),
+        ({"number": range(5)}, lambda item: False),  # one value, and nobody has it
+        ({"number": [7, 9999, "7"]}, lambda item: item["number"] == 7),
+        ({"label": []}, lambda item: False),
+    ],
+)
+def test_a_filtered_answer_is_the_unfiltered_one_filtered(model, engine, where, fits):
+    labels = ["rare" if i in (3, 500, 1499) else "dog" if i % 3 else "cat" for i in range(1500)]
+    retriever = labelled(model, labels, engine)
+    query = np.full(8, 0b10101010, np.uint8)
+    everything = retriever.search_code(query, k=1500)
+    assert len(everything) == 1500
+    for k in (1, 10, 2000):
+        expected = [hit for hit in everything if fits(hit.metadata)][:k]
+        assert retriever.search_code(query, k, where=where) == expected
+
+
+def test_a_key_that_no_picture_has_is_named_with_those_there_are(model, sketch):
+    retriever = labelled(model, ["cat"])
+    with pytest.raises(RetrieverError, match=r"'lable' \(known: even, label, number\)"):
+        retriever.search(sketch, where={"lable": "cat"})
+    with pytest.raises(RetrieverError, match="known: there are none"):
+        SketchRetriever(model).search(sketch, where={"label": "cat"})
+
+
+def test_filters_work_on_a_gallery_opened_again(photos, model, sketch, tmp_path):
+    SketchRetriever.from_folder(photos, model).save(tmp_path / "gallery")
+    opened = SketchRetriever.load(tmp_path / "gallery", model)
+    assert {hit.id for hit in opened.search(sketch, where={"label": "dogs"})} == {"dogs/c.png", "dogs/deep/d.png"}
+    with pytest.raises(RetrieverError, match="known: label"):
+        opened.search(sketch, where={"colour": "red"})
+
+
+def test_changing_a_hit_leaves_the_gallery_as_it_is(photos, model, sketch):
+    retriever = SketchRetriever.from_folder(photos, model)
+    for hit in retriever.search(sketch, k=5, where={"label": "cats"}):
+        hit.metadata["label"] = "changed"
+    assert len(retriever.search(sketch, where={"label": "cats"})) == 2
+
+
+def test_metadata_that_json_cannot_hold_is_refused_before_anything_is_added(model):
+    retriever = SketchRetriever(model)
+    with pytest.raises(ValueError, match="cannot be kept"):
+        retriever.add_codes(np.zeros((1, 8), np.uint8), ["a"], metadata=[{"when": object()}])
+    assert len(retriever) == 0
+
+
+def cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_first_hits_are_put_in_the_order_of_the_outputs(photos, model, sketch, tmp_path, reopened):
+    retriever = SketchRetriever.from_folder(photos, model, keep_outputs=True)
+    if reopened:
+        retriever.save(tmp_path / "gallery")
+        retriever = SketchRetriever.load(tmp_path / "gallery", model)
+    plain = retriever.search(sketch, k=5)
+    query = model.embed_sketches(sketch)
+    expected = {hit.id: cosine(query, model.embed_images(hit.source)) for hit in plain}
+    hits = retriever.search(sketch, k=5, rerank=100)
+    assert [hit.id for hit in hits] == sorted(expected, key=expected.get, reverse=True)
+    for hit in hits:
+        assert hit.score == pytest.approx(expected[hit.id], abs=1e-3)
+    three = retriever.search(sketch, k=4, rerank=3)
+    assert {hit.id for hit in three[:3]} == {hit.id for hit in plain[:3]}
+    assert three[3] == plain[3]
+    picture = retriever.search_image(photos / "e.png", k=1, rerank=5)[0]
+    assert picture.distance == 0
+    assert picture.score == pytest.approx(1, abs=1e-3)
+
+
+def test_more_hits_are_ranked_than_are_asked_for(model, sketch):
+    retriever = labelled(model, ["cat", "dog"] * 50, keep_outputs=True)
+    best = retriever.search(sketch, k=100, rerank=100)
+    assert retriever.search(sketch, k=1, rerank=100) == best[:1]
+    dogs = [hit for hit in best if hit.metadata["label"] == "dog"]
+    assert retriever.search(sketch, k=3, rerank=100, where={"label": "dog"}) == dogs[:3]
+
+
+def test_ranking_by_outputs_that_were_not_kept_is_refused(photos, model, sketch):
+    with pytest.raises(RetrieverError, match="keep_outputs=True"):
+        SketchRetriever.from_folder(photos, model).search(sketch, rerank=10)
+    with pytest.raises(ValueError, match="rerank"):
+        SketchRetriever(model).search(sketch, rerank=-1)
+
+
+@pytest.mark.parametrize("options", [{}, {"where": {"label": "cat"}}, {"rerank": 5}])
+def test_less_than_one_hit_cannot_be_asked_for(model, sketch, options):
+    retriever = labelled(model, ["cat"] * 5, keep_outputs=True)
+    for k in (0, -1):
+        with pytest.raises(ValueError, match="k must be at least 1"):
+            retriever.search(sketch, k, **options)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        retriever.search_code(np.zeros(8, np.uint8), 0)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_codes_come_with_outputs_where_these_are_kept_and_only_there(model, kept):
+    retriever = SketchRetriever(model, keep_outputs=kept)
+    outputs = None if kept else np.zeros((1, 64))
+    with pytest.raises(ValueError, match="keep_outputs=True"):
+        retriever.add_codes(np.zeros((1, 8), np.uint8), ["a"], outputs=outputs)
+    assert len(retriever) == 0
+
+
+def test_outputs_and_codes_come_of_one_pass(photos, model, monkeypatch):
+    passes = []
+    outputs = DSHModel.image_outputs
+    monkeypatch.setattr(DSHModel, "image_outputs", lambda *args: passes.append(len(args[1])) or outputs(*args))
+    retriever = SketchRetriever(model, keep_outputs=True)
+    retriever.add([photos / "e.png"], ["e"])
+    assert passes == [1]
+    assert retriever.search_image(photos / "e.png", rerank=1)[0].distance == 0
+    assert passes == [1, 1]
+
+
+@pytest.mark.parametrize("ids", [["a", "a"], ["a"]])
+def test_an_id_for_each_picture_or_nothing(model, ids):
+    retriever = SketchRetriever(model)
+    with pytest.raises(ValueError, match=r"more than once|as many ids"):
+        retriever.add(["unread.png", "unread.png"], ids)
+    assert len(retriever) == 0
+
+
+@pytest.fixture
+def small_portions(monkeypatch):
+    monkeypatch.setattr("dsh_hf.gallery.building._PORTION", 8)
+
+
+def many(folder, count=20):
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def stop_after(monkeypatch, pictures):
+    """Let so many pictures through, and then be interrupted; give those that were encoded."""
+    encoded, encode = [], DSHModel.encode_images
+
+    def interrupted(model, inputs, **options):
+        if len(encoded) >= pictures:
+            raise KeyboardInterrupt
+        encoded.extend(path.name for path in inputs)
+        return encode(model, inputs, **options)
+
+    monkeypatch.setattr(DSHModel, "encode_images", interrupted)
+    return encoded
+
+
+def test_a_build_that_is_cut_short_goes_on_where_it_was(tmp_path, model, small_portions, monkeypatch):
+    folder = many(tmp_path / "photos")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 16)
+        SketchRetriever.from_folder(folder, model, batch_size=1, save_to=tmp_path / "gallery")
+    retriever = SketchRetriever.load(tmp_path / "gallery", model)
+    assert len(retriever) == 16
+    with monkeypatch.context() as patch:
+        encoded = stop_after(patch, 100)
+        assert retriever.sync(save_to=tmp_path / "gallery")["added"] == 4
+    assert encoded == ["16.png", "17.png", "18.png", "19.png"]
+    assert len(SketchRetriever.load(tmp_path / "gallery", model)) == 20
+
+
+def test_a_sync_that_is_cut_short_loses_nothing(tmp_path, model, sketch, small_portions, monkeypatch):
+    folder = many(tmp_path / "photos")
+    retriever = SketchRetriever.from_folder(folder, model)
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    (folder / "00.png").unlink()
+    before = retriever.search(sketch, k=100)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 8)
+        retriever.sync(batch_size=1)
+    assert {hit.id for hit in retriever.search(sketch, k=100)} == {hit.id for hit in before}
+    assert retriever.sync() == {"added": 11, "removed": 12, "skipped": 0}
+
+
+BUILD_AND_DIE = """
+import os, signal, sys
+from dsh_hf import DSHModel, SketchRetriever
+import dsh_hf.gallery.building as building
+building._PORTION = 8
+encode, calls = DSHModel.encode_images, []
+def dying(*args, **options):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(*args, **options)
+DSHModel.encode_images = dying
+checkpoint, folder, gallery = sys.argv[1:]
+SketchRetriever.from_folder(folder, DSHModel.from_pretrained(checkpoint), batch_size=1, save_to=gallery)
+"""
+
+
+def test_what_was_encoded_survives_a_kill(tmp_path, model):
+    model.save_pretrained(tmp_path / "model")
+    places = [str(tmp_path / "model"), str(many(tmp_path / "photos")), str(tmp_path / "gallery")]
+    assert subprocess.run([sys.executable, "-c", BUILD_AND_DIE, *places]).returncode == -signal.SIGKILL
+    opened = SketchRetriever.load(tmp_path / "gallery", DSHModel.from_pretrained(tmp_path / "model"))
+    assert len(opened) == 16
+    assert opened.sync(save_to=tmp_path / "gallery")["added"] == 4
+
+
+def test_two_syncs_at_once_do_the_work_once(photos, model, monkeypatch):
+    retriever = SketchRetriever.from_folder(photos, model)
+    Image.new("RGB", (30, 30), "red").save(photos / "new.png")
+    started, encode, counts = threading.Event(), DSHModel.encode_images, []
+    second = threading.Thread(target=lambda: counts.append(retriever.sync()))
+
+    def slow(*args, **options):
+        if not started.is_set():
+            started.set()
+            second.start()
+            second.join(0.2)  # in vain: the second waits for the first
+        return encode(*args, **options)
+
+    monkeypatch.setattr(DSHModel, "encode_images", slow)
+    counts.append(retriever.sync())
+    second.join()
+    assert sorted(count["added"] for count in counts) == [0, 1]
+
+
+def test_a_gallery_that_another_has_saved_since_is_not_overwritten(photos, model, sketch, tmp_path):
+    gallery = tmp_path / "gallery"
+    SketchRetriever.from_folder(photos, model).save(gallery)
+    first, second = SketchRetriever.load(gallery, model), SketchRetriever.load(gallery, model)
+    first.add([sketch], ["drawn"])
+    first.save(gallery)
+    first.save(gallery)  # its own save is no other's
+    second.add([sketch], ["mine"])
+    with pytest.raises(RetrieverError, match="saved by another process since"):
+        second.save(gallery)
+    second.save(tmp_path / "elsewhere")
+    assert {"drawn", "e.png"} < {hit.id for hit in SketchRetriever.load(gallery, model).search(sketch)}
+
+
+def test_a_gallery_that_is_saved_anew_while_it_is_opened_opens(photos, model, sketch, tmp_path, monkeypatch):
+    import dsh_hf.gallery.store as store
+
+    retriever = SketchRetriever.from_folder(photos, model)
+    retriever.save(tmp_path / "gallery")
+    check, waiting = store.checked_file, ["save"]
+
+    def saved_in_between(*args):
+        if waiting:
+            waiting.clear()
+            retriever.add([sketch], ["drawn"])
+            retriever.save(tmp_path / "gallery")
+        return check(*args)
+
+    monkeypatch.setattr(store, "checked_file", saved_in_between)
+    assert len(SketchRetriever.load(tmp_path / "gallery", model)) == 6
+
+
+def test_a_gallery_moved_elsewhere_opens(photos, model, sketch, tmp_path):
+    SketchRetriever.from_folder(photos, model).save(tmp_path / "gallery")
+    (tmp_path / "gallery").rename(tmp_path / "moved")
+    assert len(SketchRetriever.load(tmp_path / "moved", model).search(sketch)) == 5
+
+
+def test_another_engine_than_the_saved_one_is_refused(photos, model, tmp_path):
+    SketchRetriever.from_folder(photos, model).save(tmp_path / "gallery")
+    with pytest.raises(RetrieverError, match="saved with the engine 'exact'"):
+        SketchRetriever.load(tmp_path / "gallery", model, engine="hnsw")

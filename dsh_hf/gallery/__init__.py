@@ -1,0 +1,1 @@
+"""Galleries of pictures: codes and what is known of each picture, built, searched, saved and published."""
