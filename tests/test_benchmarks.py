@@ -1,11 +1,18 @@
 """The benchmarks' own measures, on pictures whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from folder_trees import encoded, put, sketchy_tree
+from PIL import Image
 from tiny_checkpoint import tiny_model
 
+from benchmarks import _index_measure
 from benchmarks.__main__ import main
+from benchmarks._index_data import bit_errors, class_words, make_codes, model_codes, repeated_with_errors
+from benchmarks._index_measure import recall
 from benchmarks.tokens import agreement, canny, encode_gallery
 
 
@@ -84,3 +91,104 @@ def test_an_unknown_benchmark_is_named(capsys):
 def test_bad_input_is_one_line(capsys):
     assert main(["tokens", "--sketchy", "none", "--hed", "none.h5", "--limit", "0"]) == 2
     assert capsys.readouterr().err == "python -m benchmarks tokens: --limit must be 1 or more, got 0\n"
+
+
+def test_a_bits_error_is_the_share_of_pictures_that_differ_from_their_class():
+    words = np.array([[0b0000_1111], [0b1111_1111]], np.uint8)
+    codes = np.array([[0b1000_1111], [0b0000_1111], [0b0111_1110], [0b0111_1111]], np.uint8)
+    errors = bit_errors(codes, np.array([0, 0, 1, 1]), words, 8)
+    assert errors.tolist() == [3 / 4, 0, 0, 0, 0, 0, 0, 1 / 4]
+
+
+def test_a_classs_word_is_what_most_of_its_codes_have():
+    codes = np.array([[0b1100_0000], [0b1010_0000], [0b1000_0001], [0b0000_0001]], np.uint8)
+    assert class_words(codes, np.array([1, 1, 1, 0]), 3, 8).tolist() == [[0b0000_0001], [0b1000_0000], [0]]
+
+
+def test_repeated_codes_differ_by_each_bits_error():
+    codes = np.random.default_rng(0).integers(0, 256, (7, 2), dtype=np.uint8)
+    errors = np.linspace(0, 0.3, 16)
+    made = repeated_with_errors(codes, 20_000, errors, 16)
+    flips = np.unpackbits(made ^ codes[np.arange(20_000) % 7], axis=1).mean(axis=0)
+    np.testing.assert_allclose(flips, errors, atol=0.015)
+    assert flips[0] == 0
+
+
+@pytest.mark.parametrize("bits", [64, 128])
+def test_few_codes_repeated_and_half_of_the_queries_copies(bits):
+    codes, queries = make_codes("repeated", 30_000, 100, bits, None)
+    assert (codes.shape, queries.shape) == ((30_000, bits // 8), (100, bits // 8))
+    assert 4900 < len(np.unique(codes, axis=0)) <= 5000
+    held = {code.tobytes() for code in codes}
+    assert [query.tobytes() in held for query in queries] == [True] * 50 + [False] * 50
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [([0, 1], 1), ([0, 2], 1), ([0, 0], 1 / 2), ([0, 3], 1 / 2), ([3, 3], 0), ([1], 1 / 2)],  # 1 and 2 are as near
+)
+def test_recall_counts_different_items_no_farther_than_the_kth(ids, expected):
+    codes = np.array([[0b0], [0b1], [0b10], [0b111]], np.uint8)
+    kth = np.array([[1]], np.int32)
+    assert recall(np.array([ids]), codes, np.zeros((1, 1), np.uint8), kth, 2) == expected
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A tiny Sketchy, pictures of its classes that are not in it, and a model of 64 bits."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, path in enumerate(sorted(sketchy_tree(folder / "sketchy", classes=("ant", "bee")).rglob("*.png"))):
+        paper = np.full((64, 64), 255, np.uint8)
+        paper[5:60, 10 + 4 * number : 14 + 4 * number] = 0
+        Image.fromarray(paper).save(path)
+    for number in range(3):
+        put(folder / "heldout" / "bee" / f"{number}.jpg", encoded(colour=(number * 90, 200, 10)))
+    put(folder / "heldout" / "wasp" / "0.jpg")
+    tiny_model(bits=64).save_pretrained(folder / "model")
+    return folder
+
+
+def test_real_codes_are_those_of_the_model_and_are_kept(pictures, tmp_path, monkeypatch):
+    given = str(pictures / "model"), str(pictures / "sketchy"), str(pictures / "heldout"), tmp_path
+    made, bits = model_codes(*given)
+    assert (bits, made.heldout, made.classes) == (64, 3, 1)
+    assert (made.photographs.shape, made.words.shape, made.errors.shape) == ((4, 8), (2, 8), (64,))
+    assert 0 < len(made.sketches) < 6
+    monkeypatch.setattr("dsh_hf.data.load_sketchy", None)  # the second time nothing is encoded
+    again, _ = model_codes(*given)
+    assert all(map(np.array_equal, made, again))
+
+
+def test_the_index_is_measured_and_a_second_run_goes_on(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_index_measure, "FLOAT_QUERIES", 2)
+    options = ["--sizes", "2k", "--bits", "64", "--queries", "12", "--curve", "1000", "--floats", "2000"]
+    options += ["--sketchy", str(pictures / "sketchy"), "--heldout", str(pictures / "heldout")]
+    options += ["--checkpoint", str(pictures / "model"), "--out", str(tmp_path)]
+    assert main(["index", *options, "--engines", "exact,hnsw"]) == 0
+    first = json.loads((tmp_path / "index.json").read_text())
+    assert len(first["rows"]) == 6
+    for row in first["rows"].values():
+        assert all(row[k]["recall"] >= 0.99 for k in ("k10", "k200"))
+        assert row["engine"] != "exact" or all(row[k]["identical"] for k in ("k10", "k200"))
+        assert row["memory"] > 0 < row["disk"]
+    assert len(first["curve"]) == 8
+    capsys.readouterr()
+    assert main(["index", *options, "--engines", "exact,torch"]) == 0
+    printed = capsys.readouterr().out
+    second = json.loads((tmp_path / "index.json").read_text())
+    assert len(second["rows"]) == 9
+    assert first["rows"].items() <= second["rows"].items()
+    assert "real codes, 64 bits, 2,000 items" in printed
+    assert "x faster than floats" in printed
+    assert "bit errors of the model of 64 bits, on 3 unseen pictures of 1 of its classes" in printed
+    for figure in ("index.png", "index_curve.png"):
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_pictures_real_codes_are_left_out_and_said_so(tmp_path, capsys):
+    options = ["--sizes", "500", "--queries", "12", "--engines", "exact", "--curve", "", "--floats", "0"]
+    assert main(["index", *options, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "real codes of 64 bits are left out: give --sketchy and --heldout" in printed
+    assert "real codes of 128 bits are left out: give --checkpoint128" in printed
+    assert len(json.loads((tmp_path / "index.json").read_text())["rows"]) == 4

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dsh_hf.index.arrays import GrowingArray, KeyTable
+from dsh_hf.codes import pack_signs
+from dsh_hf.index.arrays import GrowingArray, KeyTable, distinct, mixed, place_dtype, to_codes, to_words
 
 
 def test_a_growing_array_keeps_what_it_was_given():
@@ -52,3 +53,41 @@ def test_keys_that_all_want_the_same_slot_find_places(monkeypatch):
     for places in np.array_split(np.arange(90), 4):
         table.put(places, keys)
     assert table.find(keys, keys).tolist() == [*range(90), *[-1] * 10]
+
+
+def test_a_key_takes_at_most_16_bytes():
+    table = KeyTable()
+    for start in range(0, 50_000, 5_000):
+        table.put(np.arange(start, start + 5_000), np.arange(50_000, dtype=np.uint64)[None])
+        assert table.nbytes <= 16 * (start + 5_000)
+
+
+def test_places_are_as_narrow_as_their_count_allows():
+    assert place_dtype(2**31 - 1) is np.int32
+    assert place_dtype(2**31) is np.int64
+
+
+@pytest.mark.parametrize("bits", [1, 12, 64, 100, 256])
+def test_codes_become_words_and_codes_again(bits):
+    codes = pack_signs(np.random.default_rng(bits).standard_normal((30, bits)))
+    words = to_words(codes)
+    assert words.shape == (-(-bits // 64), 30)
+    assert words.dtype == np.uint64
+    assert np.bitwise_count(words).sum() == np.unpackbits(codes).sum()
+    assert np.array_equal(to_codes(words, codes.shape[1]), codes)
+    every_second = codes[::2, :]  # not contiguous
+    assert np.array_equal(to_codes(to_words(every_second), codes.shape[1]), every_second)
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_distinct_codes_in_order_of_appearance(words):
+    codes = np.random.default_rng(words).integers(0, 4, (words, 100)).astype(np.uint64)
+    first, group = distinct(codes)
+    seen = list(dict.fromkeys(map(tuple, codes.T.tolist())))
+    assert [tuple(code) for code in codes[:, first].T.tolist()] == seen
+    assert [seen[place] for place in group] == list(map(tuple, codes.T.tolist()))
+
+
+def test_keys_of_one_word_keep_apart_when_mixed():
+    keys = np.concatenate([np.arange(1000), np.arange(1000) << 40]).astype(np.uint64)[None]
+    assert np.unique(mixed(keys)).size == np.unique(keys).size

@@ -154,3 +154,8 @@ def test_stats_name_the_settings_of_the_graph(index):
     stats = index.stats()
     assert (stats["M"], stats["ef_construction"], stats["ef"]) == (hnsw.M, hnsw.EF_CONSTRUCTION, hnsw.EF)
     assert stats["bytes"] > 600 * 40 * 4  # a float a bit, before any link
+
+
+def test_a_larger_collection_is_searched_with_more_candidates(index, monkeypatch):
+    monkeypatch.setattr(hnsw, "EF_SHARE", 1)
+    assert index.stats()["ef"] == 600

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsh_hf.codes import Codes
+
 Words = NDArray[np.uint64]
+Places = NDArray[Any]  # int32 or int64, see place_dtype
 
 
 class GrowingArray:
@@ -20,6 +23,11 @@ class GrowingArray:
         """Give a view of the values; :meth:`extend` may leave it behind."""
         return self._buffer[..., : self._used]
 
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes held, with the room to grow."""
+        return self._buffer.nbytes
+
     def extend(self, values: NDArray[Any]) -> None:
         """Append ``values``, whose other axes are those of the array."""
         end = self._used + values.shape[-1]
@@ -32,14 +40,19 @@ class GrowingArray:
 
 
 class KeyTable:
-    """A hash table from keys to their places in an array of keys, itself one int64 array.
+    """A hash table from keys to their places in an array of keys, itself one array of whole numbers.
 
     It holds places alone: ``keys``, of shape ``(words, n)``, stay with the caller, who passes them each time.
     """
 
     def __init__(self) -> None:
-        self._slots = np.full(16, -1)  # places of keys, -1 where free; a power of two, at most half full
+        self._slots = np.full(16, -1, np.int32)  # places of keys, -1 where free; a power of two, at most half full
         self._used = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes held."""
+        return self._slots.nbytes
 
     def find(self, wanted: Words, keys: Words) -> NDArray[np.int64]:
         """Give the places of ``wanted`` keys, shape ``(words, n)``, in ``keys``; -1 where there is none."""
@@ -55,12 +68,12 @@ class KeyTable:
             pending, slot = pending[~same], self._next(slot[~same])
         return found
 
-    def put(self, places: NDArray[np.int64], keys: Words) -> None:
+    def put(self, places: Places, keys: Words) -> None:
         """Enter the keys at ``places``, which must differ; a key known already moves to its new place."""
         self._used += places.size
         if 2 * self._used > self._slots.size:
             entered = self._slots[self._slots >= 0]
-            self._slots = np.full(4 << int(self._used).bit_length(), -1)
+            self._slots = np.full(2 << int(self._used).bit_length(), -1, place_dtype(keys.shape[1]))
             self._used = places.size
             self.put(entered, keys)
         slot = self._home(keys[:, places])
@@ -72,11 +85,50 @@ class KeyTable:
             places, slot = places[lost], self._next(slot[lost])
 
     def _home(self, keys: Words) -> NDArray[np.int64]:
-        mixed = np.zeros(keys.shape[1], np.uint64)
-        for word in keys:
-            mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)
-            mixed ^= mixed >> np.uint64(32)
-        return (mixed & np.uint64(self._slots.size - 1)).astype(np.int64)
+        return (mixed(keys) & np.uint64(self._slots.size - 1)).astype(np.int64)
 
     def _next(self, slot: NDArray[np.int64]) -> NDArray[np.int64]:
         return (slot + 1) & (self._slots.size - 1)
+
+
+def place_dtype(count: int) -> type[np.signedinteger]:
+    """Give the least type that numbers so many things."""
+    return np.int32 if count < 2**31 else np.int64
+
+
+def mixed(keys: Words) -> Words:
+    """Give a well-mixed word for each key of shape ``(words, n)``; keys of one word keep apart."""
+    words = np.zeros(keys.shape[1], np.uint64)
+    for word in keys:
+        words = (words ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        words ^= words >> np.uint64(32)
+    return words
+
+
+def to_words(codes: Codes) -> Words:
+    """Give packed codes as uint64 words of shape ``(words, n)``, filled up with zero bits."""
+    width = -(-codes.shape[1] // 8) * 8
+    if width == codes.shape[1]:
+        return np.ascontiguousarray(np.ascontiguousarray(codes).view(np.uint64).T)
+    padded = np.zeros((len(codes), width), np.uint8)
+    padded[:, : codes.shape[1]] = codes
+    return np.ascontiguousarray(padded.view(np.uint64).T)
+
+
+def to_codes(words: Words, width: int) -> Codes:
+    """Give words of shape ``(words, n)`` as packed codes of ``width`` bytes."""
+    return np.ascontiguousarray(np.ascontiguousarray(words.T).view(np.uint8)[:, :width])
+
+
+def distinct(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give where each distinct code first stands, in order of appearance, and which of these each code is."""
+    order = np.lexsort(words)  # stable: of equal codes the first stays first
+    ordered = words[:, order]
+    new = np.ones(order.size, bool)
+    new[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
+    first = order[new]
+    rank = np.empty(first.size, np.int64)
+    rank[np.argsort(first)] = np.arange(first.size)
+    group = np.empty(order.size, np.int64)
+    group[order] = rank[np.cumsum(new) - 1]
+    return np.sort(first), group

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,6 +25,10 @@ class IndexFileError(ValueError):
 
 class IndexMismatchError(ValueError):
     """The index is sound, but made for another engine, code length or model."""
+
+
+class IndexChangedError(ValueError):
+    """The file has been saved by another process since the index was opened."""
 
 
 class Index(ABC):
@@ -114,13 +119,28 @@ class Index(ABC):
             with self._lock:
                 self._remove(checked)
 
+    def use_pivots(self, codes: ArrayLike) -> None:
+        """Take codes that the collection gathers around, such as a model's class codes, for a hint.
+
+        It changes no answer. The exact engine can be faster by it, the others have no use for it.
+
+        Args:
+            codes: uint8 codes of shape ``(n, ceil(bits / 8))``.
+        """
+        check_codes(codes, self.bits, "pivots")
+
     @abstractmethod
     def __len__(self) -> int:
         """Count the items."""
 
     @abstractmethod
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the index to ``path``, whole or not at all; its folder is made where missing."""
+        """Write the index to ``path``, whole or not at all; its folder is made where missing.
+
+        Raises:
+            IndexChangedError: another process has saved the file since this index was opened from it, or last
+                saved to it; nothing is written then.
+        """
 
     @classmethod
     @abstractmethod
@@ -133,9 +153,16 @@ class Index(ABC):
             IndexMismatchError: made by another engine, or for another code length or model.
         """
 
+    @classmethod
+    def open(cls, path: str | PathLike[str], *, bits: int, fingerprint: str | None = None) -> Self:
+        """Open the index saved at ``path``, or make an empty one where there is no such file."""
+        if Path(path).exists():
+            return cls.load(path, bits=bits, fingerprint=fingerprint)
+        return cls(bits=bits, fingerprint=fingerprint)
+
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """Describe the index: engine, bits, fingerprint, items, distinct codes, bytes of memory."""
+        """Describe the index: engine, bits, fingerprint, items, distinct codes, bytes of memory beside the ids."""
 
     @abstractmethod
     def _add(self, codes: Codes, ids: Ids | None) -> None: ...

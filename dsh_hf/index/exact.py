@@ -1,66 +1,254 @@
-"""Exact search: every distinct code is compared, block by block, with NumPy alone."""
+"""Exact search with NumPy alone: around pivots where codes are clustered, else one and all."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dsh_hf.codes import Codes
-from dsh_hf.index.local import LocalIndex, Rows, to_words
+from dsh_hf.codes import Codes, check_codes, code_bytes
+from dsh_hf.index.arrays import GrowingArray, Places, Words, distinct, mixed, place_dtype, to_codes, to_words
+from dsh_hf.index.base import Found, Ids
+from dsh_hf.index.files import Tensors
+from dsh_hf.index.memory import MemoryIndex
+from dsh_hf.index.pivots import WORTH, Rings, learn_pivots, make_rings, ring_numbers
+from dsh_hf.index.rows import in_order, open_rows
+from dsh_hf.index.scan import Near, scan
 
-BLOCK = 32_768  # codes compared at a time: what is computed on the way stays in the processor's cache
+LEAST_TAIL, TAIL = 4_096, 16  # the tail is sorted in once it is longer than both this and a 16th of the rest
+LEAST_RINGS = 65_536  # rows; fewer are compared one and all as fast
+GROWTH = 2  # how to search is decided anew where there are so many times the rows
+REPEATED = 0.6  # where fewer of the codes are distinct, equal ones share a row
+TRIALS, TRIAL_K = 64, 10  # searches that tell whether rings are worth it
+
+Laid = tuple[Words, Places, Places | None, Rings | None]  # what ExactIndex._set_rows takes
 
 
-class ExactIndex(LocalIndex):
-    """The exact index: the answers of a full sort for one pass over the distinct codes and no sort."""
+class ExactIndex(MemoryIndex):
+    """The exact index: always the answers of a full sort, mostly for a look at few of the codes.
+
+    Codes are kept in rows, sorted by the rings around pivots (see :mod:`dsh_hf.index.pivots`). A row holds one
+    item, or where codes repeat much, all of one code. What is added waits in a tail, unsorted, and is compared
+    one and all; a search sorts it in when it has grown. Whether rings are worth it is measured then; where they
+    are not, the rows are compared one and all too.
+    """
 
     engine = "exact"
 
-    def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
-        return self._scan(queries, self.bits, min(k, self._live_rows))  # every live row holds an item
+    def __init__(self, *, bits: int, fingerprint: str | None = None) -> None:
+        super().__init__(bits=bits, fingerprint=fingerprint)
+        nothing = np.empty((-(-code_bytes(bits) // 8), 0), np.uint64)
+        self._given: Words | None = None  # pivots
+        self._set_rows(nothing, np.empty(0, np.int32), None, None)
+        self._tail = GrowingArray(nothing)
+        self._decided = 0  # how many rows there were when it was last decided how to search
+        self._share: float | None = None  # of the rows that a search compares, as measured then
 
-    def _rows_within(self, queries: Codes, r: int) -> Iterator[Rows]:
-        return self._scan(queries, r)
+    def _set_rows(self, words: Words, items: Places, starts: Places | None, rings: Rings | None) -> None:
+        self._words = words
+        self._items = items  # row after row; the tail's items are the numbers that follow
+        self._starts = starts  # where each row's items start and the last ones end; None where it is one a row
+        self._rings = rings
+        self._sorted_items = items.size
+        self._empty: NDArray[np.bool_] | None = None  # rows without an item
+        self._dropped = False  # whether items were removed since
 
-    def _scan(self, queries: Codes, limit: int, k: int | None = None) -> Iterator[Rows]:
-        """Give, a query, the live rows within ``limit``; with ``k`` only the k nearest and their ties."""
-        words = self._words.array
-        dtype = np.uint8 if self.bits < 255 else np.uint16
-        beyond = None
-        if self._live_rows < words.shape[1]:
-            # All bits set where a row is empty: or-ed into its distance, this takes it beyond every limit.
-            beyond = np.negative(self._arranged().empty.astype(dtype))
+    def use_pivots(self, codes: ArrayLike) -> None:  # noqa: D102
+        pivots = np.unique(to_words(check_codes(codes, self.bits, "pivots")), axis=1)
+        with self._lock:
+            if pivots.size and (self._given is None or not np.array_equal(pivots, self._given)):
+                self._given = pivots
+                self._decided = 0
+
+    def _add(self, codes: Codes, ids: Ids | None) -> None:
+        ids, words = self._ids.checked(ids, len(codes)), to_words(codes)
+        self._ids.extend(ids)
+        self._tail.extend(words)
+
+    def _drop(self, items: Places) -> None:
+        self._dropped = True
+        if 2 * len(self) < self._ids.array.size:
+            self._sort_in()
+
+    def _search(self, queries: Codes, k: int) -> Found:
+        self._settle()
+        distances = np.empty((len(queries), k), np.int64)
+        ids = np.empty((len(queries), k), self._ids.array.dtype)
+        if k:
+            for i, query in enumerate(to_words(queries).T):
+                distances[i], items = self._find(query, self.bits, k)
+                ids[i] = self._ids.array[items]
+        return distances, ids
+
+    def _search_radius(self, queries: Codes, r: int) -> list[Found]:
+        self._settle()
+        found = []
         for query in to_words(queries).T:
-            rows, distances, reach = [], [], limit
-            for start in range(0, words.shape[1], BLOCK):
-                block = words[:, start : start + BLOCK]
-                far = np.bitwise_count(block[0] ^ query[0]).astype(dtype, copy=False)
-                for word, wanted in zip(block[1:], query[1:], strict=True):
-                    far += np.bitwise_count(word ^ wanted)
-                if beyond is not None:
-                    far |= beyond[start : start + BLOCK]
-                near = far <= reach
-                if k is not None and np.count_nonzero(near) > 2 * k:
-                    reach = _kth_smallest(far, k, reach)  # nothing farther can be among the k nearest
-                    near = far <= reach
-                found = np.flatnonzero(near)
-                rows.append(found + start)
-                distances.append(far[found])
-            all_rows, all_far = np.concatenate(rows), np.concatenate(distances)
-            if k is not None:
-                near = all_far <= _kth_smallest(all_far, k, reach)
-                all_rows, all_far = all_rows[near], all_far[near]
-            yield all_rows, all_far
+            distances, items = self._find(query, r)
+            found.append((distances, self._ids.array[items]))
+        return found
 
-
-def _kth_smallest(values: NDArray[Any], k: int, greatest: int) -> int:
-    """Give the k-th smallest of small whole numbers by counting; it must be at most ``greatest``."""
-    low, high = 0, greatest
-    while low < high:
-        middle = (low + high) // 2
-        if np.count_nonzero(values <= middle) >= k:
-            high = middle
+    def _find(self, query: NDArray[np.uint64], limit: int, k: int | None = None) -> Found:
+        """Give distances and items within ``limit`` in order, with ``k`` the first k."""
+        rows, far = self._rows_near(query, limit, k)
+        if self._starts is None:
+            items = self._items[rows]
         else:
-            low = middle + 1
-    return low
+            far, items = open_rows(rows, far, self._items, self._starts, k)
+        tail = self._tail.array
+        if tail.shape[1]:
+            live = self._ids.live
+            empty = None if live is None else ~live[self._sorted_items :]
+            reach = int(far.max()) if k is not None and far.size >= k else limit
+            more, more_far = scan(tail, query, reach, k, empty)
+            items, far = np.concatenate([items, more + self._sorted_items]), np.concatenate([far, more_far])
+        return in_order(far, items, k)
+
+    def _rows_near(self, query: NDArray[np.uint64], limit: int, k: int | None) -> Near:
+        if self._rings is None:
+            return scan(self._words, query, limit, k, self._empty)
+        if k is None:
+            return self._rings.within(self._words, query, limit, self._empty)
+        return self._rings.near(self._words, query, k, self._empty)
+
+    def _settle(self) -> None:
+        """Bring rows up to date with what was added and removed, so far as it saves time."""
+        waiting = self._tail.array.shape[1] + self._ids.array.size - len(self)
+        undecided = self._decided == 0 and self._words.shape[1] >= LEAST_RINGS
+        if waiting > max(LEAST_TAIL, self._sorted_items // TAIL) or undecided:
+            self._sort_in()
+        elif self._dropped:
+            self._empty_rows()
+
+    def _empty_rows(self) -> None:
+        """Take what was removed out of the rows."""
+        live = np.asarray(self._ids.live)[self._items]
+        if self._starts is None:
+            self._empty = ~live
+        else:
+            kept = np.concatenate([[0], np.cumsum(live)])
+            self._items, self._starts = self._items[live], kept[self._starts].astype(self._starts.dtype)
+            self._empty = self._starts[1:] == self._starts[:-1]
+        self._dropped = False
+
+    def _sort_in(self) -> None:
+        """Sort the tail into the rows, and forget what was removed; if that is interrupted, nothing has changed."""
+        rows, tail = self._words.shape[1], self._tail.array
+        anew = rows + tail.shape[1] > GROWTH * self._decided
+        per_row = 1 if self._starts is None else np.diff(self._starts)
+        row_of = np.concatenate([np.repeat(np.arange(rows), per_row), rows + np.arange(tail.shape[1])])
+        items = np.concatenate([self._items, np.arange(self._sorted_items, self._ids.array.size)])
+        words = np.concatenate([self._words, tail], axis=1)
+        pivots = None if self._rings is None or anew else self._rings.pivots
+        rings = np.zeros(words.shape[1], np.int64)
+        if self._rings is not None and pivots is not None:
+            rings = np.concatenate([self._rings.numbers(), ring_numbers(tail, pivots, self.bits)])
+        live = self._ids.live
+        if live is not None:
+            kept = live[items]
+            items, row_of = (np.cumsum(live) - 1)[items[kept]], row_of[kept]
+            used = np.bincount(row_of, minlength=words.shape[1]) > 0
+            words, row_of = words[:, used], (np.cumsum(used) - 1)[row_of]
+            rings = rings[used]
+        decision = self._decided, self._share
+        if anew:
+            laid, decision = self._decide(words, items, row_of)
+        else:
+            if self._starts is not None:
+                first, group = distinct(words)
+                words, row_of, rings = words[:, first], group[row_of], rings[first]
+            found, order = (None, None) if pivots is None else make_rings(rings, pivots, self.bits)
+            laid = _laid(words, items, row_of, found, order)
+        self._ids.compact()
+        self._ids.forget_table()
+        self._tail = GrowingArray(np.empty((len(words), 0), np.uint64))
+        self._set_rows(*laid)
+        self._decided, self._share = decision
+
+    def _decide(self, words: Words, items: Places, row_of: Places) -> tuple[Laid, tuple[int, float | None]]:
+        """Lay out the rows in the way that suits these codes; tell how many rows it was for, and the share."""
+        if _count_distinct(words) < REPEATED * items.size:
+            first, group = distinct(words)
+            words, row_of = words[:, first], group[row_of]
+        elif words.shape[1] < items.size:
+            words, row_of = words[:, row_of], np.arange(items.size)
+        rows, share = words.shape[1], None
+        if rows >= LEAST_RINGS:
+            trials = words[:, np.random.default_rng(0).choice(rows, TRIALS)]
+            for pivots in self._pivots_to_try(words):
+                rings, order = make_rings(ring_numbers(words, pivots, self.bits), pivots, self.bits)
+                share = rings.share(words[:, order], trials, TRIAL_K)
+                if share <= WORTH:
+                    return _laid(words, items, row_of, rings, order), (rows, share)
+        return _laid(words, items, row_of), (max(1, rows), share)
+
+    def _pivots_to_try(self, words: Words) -> Iterator[Words]:
+        if self._given is not None:
+            yield self._given
+        yield learn_pivots(words, self.bits)
+
+    def _stored(self) -> tuple[dict[str, Any], Tensors]:
+        if self._ids.array.size > self._sorted_items or len(self) < self._ids.array.size:
+            self._sort_in()
+        width = code_bytes(self.bits)
+        tensors: Tensors = {"codes": to_codes(self._words, width), "items": self._items}
+        if self._starts is not None:
+            tensors["row_starts"] = self._starts
+        if self._rings is not None:
+            tensors |= {"pivots": to_codes(self._rings.pivots, width), "ring_starts": self._rings.starts}
+        if self._given is not None:
+            tensors["given_pivots"] = to_codes(self._given, width)
+        return {"decided": self._decided, "share": self._share}, tensors
+
+    def _take_up(self, header: dict[str, Any], tensors: Tensors) -> None:
+        words = to_words(tensors["codes"])
+        if "rows" in tensors:  # format 1
+            self._tail.extend(words[:, tensors["rows"]])
+            return
+        rings = None
+        if "pivots" in tensors:
+            rings = Rings(to_words(tensors["pivots"]), tensors["ring_starts"], self.bits)
+        if "given_pivots" in tensors:
+            self._given = to_words(tensors["given_pivots"])
+        self._set_rows(words, tensors["items"], tensors.get("row_starts"), rings)
+        self._decided, self._share = header["decided"], header["share"]
+
+    def _described(self) -> dict[str, Any]:
+        self._settle()  # what is held while it searches
+        words, tail, live = self._words, self._tail.array, self._ids.live
+        if self._empty is not None:
+            words = words[:, ~self._empty]
+        if live is not None:
+            tail = tail[:, live[self._sorted_items :]]
+        arrays = [self._words, self._items, self._starts, self._empty, self._given, *(self._rings or ())[:2]]
+        return {
+            "distinct": _count_distinct(np.concatenate([words, tail], axis=1)),
+            "bytes": self._tail.nbytes + sum(array.nbytes for array in arrays if array is not None),
+            "rows": self._words.shape[1],
+            "tail": self._tail.array.shape[1],
+            "pivots": 0 if self._rings is None else self._rings.pivots.shape[1],
+            "share": self._share,
+        }
+
+
+def _laid(words: Words, items: Places, row_of: Places, rings: Rings | None = None, order: Places | None = None) -> Laid:
+    """Put rows in ``order`` where given, and the items of each after those of the one before."""
+    if order is not None:
+        words = words[:, order]
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size)
+        row_of = place[row_of]
+    if words.shape[1] == items.size:
+        laid = np.empty(items.size, place_dtype(items.size))
+        laid[row_of] = items
+        return np.ascontiguousarray(words), laid, None, rings
+    laid = items[np.lexsort((items, row_of))].astype(place_dtype(items.size))
+    sizes = np.bincount(row_of, minlength=words.shape[1])
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(laid.dtype)
+    return np.ascontiguousarray(words), laid, starts, rings
+
+
+def _count_distinct(words: Words) -> int:
+    """Count distinct codes, by a hash of 64 bits where they are longer."""
+    keys = np.sort(mixed(words))
+    return min(1, keys.size) + int(np.count_nonzero(keys[1:] != keys[:-1]))

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +15,54 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dsh_hf.files import replaced_atomically
-from dsh_hf.index.base import IndexFileError
+from dsh_hf.index.base import IndexChangedError, IndexFileError
 
-FORMAT_VERSION = 1
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT_VERSION = 2
 HEADER, CHECKSUM = "dsh_hf_index", "sha256"
+ANYTHING: Final = "anything"
 
 Tensors = dict[str, NDArray[Any]]
 
 
-def write_index_file(path: str | PathLike[str], header: dict[str, Any], tensors: Tensors) -> None:
-    """Write ``header`` (plain values) and ``tensors`` to ``path``; on any failure an earlier file stays."""
+def write_index_file(
+    path: str | PathLike[str], header: dict[str, Any], tensors: Tensors, replaces: str | None = ANYTHING
+) -> str:
+    """Write ``header`` (plain values) and ``tensors`` to ``path``; on any failure an earlier file stays.
+
+    Args:
+        path: the file; its folder is made where missing.
+        header: plain values.
+        tensors: arrays by name.
+        replaces: checksum of the index that may be replaced, ``None`` for none at all.
+
+    Returns:
+        The checksum.
+
+    Raises:
+        IndexChangedError: the file holds an index with another checksum.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": FORMAT_VERSION, **header})
-    metadata = {HEADER: text, CHECKSUM: _checksum(text, tensors)}
-    with replaced_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    checksum = _checksum(text, tensors)
+    with _locked(path):
+        if replaces != ANYTHING and _checksum_in(path) not in (None, replaces):
+            raise IndexChangedError(
+                f"another process has saved {path} since this index was opened: open it again and repeat the change, "
+                f"or save to another path"
+            )
+        with replaced_atomically(path) as temporary:
+            save_file(tensors, temporary, metadata={HEADER: text, CHECKSUM: checksum})
+    return checksum
 
 
-def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors]:
-    """Read what :func:`write_index_file` wrote.
+def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors, str]:
+    """Read header, tensors and checksum as :func:`write_index_file` wrote them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -52,10 +83,45 @@ def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors]
         raise IndexFileError(f"{path} is truncated or not an index: {_REMEDY}") from error
     if _checksum(metadata[HEADER], tensors) != metadata[CHECKSUM]:
         raise IndexFileError(f"{path} has been altered since it was saved: {_REMEDY}")
-    return header, tensors
+    return header, tensors, metadata[CHECKSUM]
 
 
 _REMEDY = "restore a copy, or delete it and add the codes again"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let no other process save this file meanwhile, where the file system knows locks; one waits its turn."""
+    if fcntl is None:
+        yield
+        return
+    place = path.with_name(f".{path.name}.lock")
+    handle = _hold_lock(place)
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)  # while it is held, so that it is no other's
+        os.close(handle)
+
+
+def _hold_lock(place: Path) -> int:
+    while True:
+        handle = os.open(place, os.O_CREAT | os.O_RDWR, 0o666)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), place.stat()):
+                return handle
+        os.close(handle)  # who held it before has removed it
+
+
+def _checksum_in(path: Path) -> str | None:
+    """Give the checksum that an index file states; ``None`` where there is no index."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get(CHECKSUM)
+    except (OSError, SafetensorError):
+        return None
 
 
 def _checksum(header: str, tensors: Tensors) -> str:

@@ -1,19 +1,19 @@
-"""What the engines in this process share: equal codes kept once, the items of each, and the file."""
+"""What the engines share that search distinct codes by a structure made elsewhere, such as a graph."""
 
-from abc import abstractmethod
 from collections.abc import Iterator
-from os import PathLike
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsh_hf.codes import Codes, code_bytes
-from dsh_hf.index.arrays import GrowingArray, KeyTable, Words
-from dsh_hf.index.base import Found, Ids, Index, IndexMismatchError
-from dsh_hf.index.files import Tensors, read_index_file, write_index_file
+from dsh_hf.index.arrays import GrowingArray, KeyTable, Places, Words, distinct, place_dtype, to_codes, to_words
+from dsh_hf.index.base import Found, Ids
+from dsh_hf.index.files import Tensors
+from dsh_hf.index.memory import MemoryIndex
+from dsh_hf.index.rows import in_order, open_rows
+from dsh_hf.index.scan import scan
 
-Places = NDArray[np.int64]
 Rows = tuple[Places, NDArray[Any]]  # rows, and their distances from a query
 
 
@@ -25,8 +25,8 @@ class Layout(NamedTuple):
     empty: NDArray[np.bool_]  # which rows hold none
 
 
-class LocalIndex(Index):
-    """An index held in memory.
+class LocalIndex(MemoryIndex):
+    """An index over distinct codes.
 
     A row is a distinct code; an item is one added code with its id, and belongs to the row of its code. Rows
     and items are numbered as they come. What is removed keeps its number, unused, until more than half is so.
@@ -35,88 +35,50 @@ class LocalIndex(Index):
 
     # Made when first needed after a change.
     _layout: Layout | None
-    # Only changes need these: made by the first one, so that opening an index to search it stays quick.
+    # Only changes need it: made by the first one, so that opening an index to search it stays quick.
     _rows_by_code: KeyTable | None
-    _items_by_id: KeyTable | dict[str, int] | None
 
     def __init__(self, *, bits: int, fingerprint: str | None = None) -> None:
         super().__init__(bits=bits, fingerprint=fingerprint)
         width = -(-code_bytes(bits) // 8)
-        self._next_id = 0
-        self._fill(np.empty((width, 0), np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+        self._hold_rows(np.empty((width, 0), np.uint64), np.empty(0, np.int32))
 
-    def _fill(self, words: Words, rows: Places, ids: Ids) -> None:
+    def _hold_rows(self, words: Words, rows: Places) -> None:
         """Hold these rows and items, all of the items live."""
+        dtype = place_dtype(rows.size)
         self._words = GrowingArray(words)
-        self._sizes = GrowingArray(np.bincount(rows, minlength=words.shape[1]))
-        self._rows = GrowingArray(rows)
-        self._ids = GrowingArray(ids)
-        self._live = GrowingArray(np.ones(rows.size, bool))
-        self._count = rows.size
+        self._sizes = GrowingArray(np.bincount(rows, minlength=words.shape[1]).astype(dtype))
+        self._rows = GrowingArray(rows.astype(dtype, copy=False))
         self._live_rows = int(np.count_nonzero(self._sizes.array))
         self._layout = None
         self._rows_by_code = None
-        self._items_by_id = None
 
-    def __len__(self) -> int:
-        return self._count
+    def _stored(self) -> tuple[dict[str, Any], Tensors]:
+        header, tensors = self._state()
+        live, rows = self._ids.live, self._rows.array
+        tensors["codes"] = self._codes(slice(None))
+        tensors["rows"] = rows if live is None else rows[live]
+        return header, tensors
 
-    def save(self, path: str | PathLike[str]) -> None:  # noqa: D102
-        with self._lock:
-            live = self._live.array
-            header, tensors = self._state()
-            header |= {"engine": self.engine, "bits": self.bits, "fingerprint": self.fingerprint}
-            header |= {"count": len(self), "next_id": self._next_id}
-            tensors["codes"] = self._codes(slice(None))
-            tensors["rows"] = self._rows.array[live]
-            tensors |= _ids_to_tensors(self._ids.array[live])
-            write_index_file(path, header, tensors)
+    def _take_up(self, header: dict[str, Any], tensors: Tensors) -> None:
+        self._hold_rows(to_words(tensors["codes"]), tensors["rows"])
+        self._restore(header, tensors)
 
-    @classmethod
-    def load(  # noqa: D102
-        cls, path: str | PathLike[str], *, bits: int | None = None, fingerprint: str | None = None
-    ) -> Self:
-        header, tensors = read_index_file(path)
-        if header["engine"] != cls.engine:
-            raise IndexMismatchError(
-                f"{path} was saved by the engine {header['engine']!r}: open it as {header['engine']!r}, "
-                f"or delete it and add the codes to a new index"
-            )
-        if bits is not None and header["bits"] != bits:
-            raise IndexMismatchError(
-                f"{path} holds codes of {header['bits']} bits, not {bits}: "
-                f"open it with the model that made them, or encode the collection again"
-            )
-        if fingerprint is not None and header["fingerprint"] != fingerprint:
-            raise IndexMismatchError(
-                f"{path} holds codes of the model {header['fingerprint']}, not {fingerprint}: "
-                f"open it with the model that made them, or encode the collection again"
-            )
-        index = cls(bits=header["bits"], fingerprint=header["fingerprint"])
-        index._fill(to_words(tensors["codes"]), tensors["rows"], _ids_from_tensors(tensors))
-        index._next_id = header["next_id"]
-        index._restore(header, tensors)
-        return index
+    def _described(self) -> dict[str, Any]:
+        held = sum(array.nbytes for array in (self._words, self._sizes, self._rows))
+        if self._layout is not None:
+            held += sum(array.nbytes for array in self._layout)
+        if self._rows_by_code is not None:
+            held += self._rows_by_code.nbytes
+        return {"distinct": self._live_rows, "bytes": held}
 
-    def stats(self) -> dict[str, Any]:  # noqa: D102
-        with self._lock:
-            arrays = (self._words, self._sizes, self._ids, self._rows, self._live)
-            return {
-                "engine": self.engine,
-                "bits": self.bits,
-                "fingerprint": self.fingerprint,
-                "items": len(self),
-                "distinct": self._live_rows,
-                "bytes": sum(held.array.nbytes for held in arrays),
-            }
-
-    @abstractmethod
     def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
         """Give, a query, live rows that hold at least ``k`` items, the nearest among them; any order."""
+        return self._scan(queries, self.bits, k)  # every live row holds an item
 
-    @abstractmethod
     def _rows_within(self, queries: Codes, r: int) -> Iterator[Rows]:
         """Give, a query, the live rows within distance ``r``; any order."""
+        return self._scan(queries, r)
 
     def _rows_live(self, rows: Places) -> None:
         """Take note of rows, ascending, that are new or hold items again."""
@@ -134,10 +96,16 @@ class LocalIndex(Index):
     def _restore(self, header: dict[str, Any], tensors: Tensors) -> None:
         """Take up what :meth:`_state` gave."""
 
+    def _scan(self, queries: Codes, limit: int, k: int | None = None) -> Iterator[Rows]:
+        words = self._words.array
+        empty = self._arranged().empty if self._live_rows < words.shape[1] else None
+        for query in to_words(queries).T:
+            yield scan(words, query, limit, k, empty)
+
     def _add(self, codes: Codes, ids: Ids | None) -> None:
-        ids = self._new_ids(ids, len(codes))
+        ids = self._ids.checked(ids, len(codes))
         words = to_words(codes)
-        first, group = _distinct(words)
+        first, group = distinct(words)
         rows = self._row_table().find(words[:, first], self._words.array)
         unseen = np.flatnonzero(rows < 0)
         rows[unseen] = self._sizes.array.size + np.arange(unseen.size)
@@ -147,43 +115,26 @@ class LocalIndex(Index):
         woken = np.sort(rows[self._sizes.array[rows] == 0])
         self._live_rows += woken.size
         self._sizes.array[rows] += np.bincount(group)
-
-        if ids.dtype != self._ids.array.dtype:  # the first ids of an empty index decide their kind
-            self._ids = GrowingArray(np.empty(0, ids.dtype))
-            self._items_by_id = None
         self._ids.extend(ids)
         self._rows.extend(rows[group])
-        self._live.extend(np.ones(len(codes), bool))
-        self._count += len(codes)
-        if self._items_by_id is not None:
-            self._enter_ids(self._items_by_id, self._live.array.size - len(codes) + np.arange(len(codes)))
-        if ids.dtype != object:
-            self._next_id = max(self._next_id, int(ids.max()) + 1)
         self._layout = None
         self._rows_live(woken)
 
-    def _remove(self, ids: Ids) -> None:
-        items = self._items_of(ids)
-        missing = ids[items < 0].tolist()
-        if missing:
-            more = f" (nor are {len(missing) - 1} others)" if len(missing) > 1 else ""
-            raise KeyError(f"id {missing[0]!r} is not in the index{more}; nothing was removed")
-        items = np.unique(items)
-        self._live.array[items] = False
-        self._count -= items.size
+    def _drop(self, items: Places) -> None:
         rows, losses = np.unique(self._rows.array[items], return_counts=True)
-        self._sizes.array[rows] -= losses
+        self._sizes.array[rows] -= losses.astype(self._sizes.array.dtype)
         emptied = rows[self._sizes.array[rows] == 0]
         self._live_rows -= emptied.size
         self._layout = None
         self._rows_empty(emptied)
-        if 2 * self._count < self._live.array.size or 2 * self._live_rows < self._sizes.array.size:
+        if 2 * len(self) < self._rows.array.size or 2 * self._live_rows < self._sizes.array.size:
             self._compact()
 
     def _compact(self) -> None:
-        live, used = self._live.array, self._sizes.array > 0
+        live, used = self._ids.live, self._sizes.array > 0
         renumbered = np.cumsum(used) - 1
-        self._fill(self._words.array[:, used], renumbered[self._rows.array[live]], self._ids.array[live])
+        self._hold_rows(self._words.array[:, used], renumbered[self._rows.array[live]])
+        self._ids.compact()
         if not used.all():
             self._rows_renumbered()
 
@@ -201,73 +152,23 @@ class LocalIndex(Index):
             return [(np.empty(0, np.int64), self._ids.array[:0]) for _ in queries]
         found = []
         for rows, far in self._rows_within(queries, r):
-            distances, items = self._items_in_order(rows, far, len(self))
+            distances, items = self._items_in_order(rows, far)
             found.append((distances, self._ids.array[items]))
         return found
 
-    def _items_in_order(self, rows: Places, far: NDArray[Any], k: int) -> tuple[NDArray[np.int64], Places]:
-        """Give the first ``k`` items of ``rows`` by (distance, insertion)."""
-        items, starts = self._arranged().items, self._arranged().starts
-        order = np.argsort(far, kind="stable")
-        rows, far = rows[order], far[order].astype(np.int64)
-        sizes = starts[rows + 1] - starts[rows]
-        reached = int(np.searchsorted(np.cumsum(sizes), k))  # where k items are complete
-        if reached < rows.size:  # no row beyond that distance counts
-            rows = rows[: np.searchsorted(far, far[reached], side="right")]
-            far, sizes = far[: rows.size], sizes[: rows.size]
-        sizes = np.minimum(sizes, k)
-        ends = np.cumsum(sizes)
-        within = np.arange(sizes.sum()) - np.repeat(ends - sizes, sizes)
-        items = items[np.repeat(starts[rows], sizes) + within]
-        distances = np.repeat(far, sizes)
-        order = np.lexsort((items, distances))[:k]
-        return distances[order], items[order]
+    def _items_in_order(self, rows: Places, far: NDArray[Any], k: int | None = None) -> Rows:
+        """Give distances and items of ``rows`` by (distance, insertion), with ``k`` the first k."""
+        layout = self._arranged()
+        return in_order(*open_rows(rows, far, layout.items, layout.starts, k), k)
 
     def _arranged(self) -> Layout:
         if self._layout is None:
-            live = np.flatnonzero(self._live.array)
-            items = live[np.argsort(self._rows.array[live], kind="stable")]
+            live, rows = self._ids.live, self._rows.array
+            items = np.arange(rows.size) if live is None else np.flatnonzero(live)
+            items = items[np.argsort(rows[items], kind="stable")].astype(place_dtype(rows.size))
             starts = np.concatenate([[0], np.cumsum(self._sizes.array)])
             self._layout = Layout(items, starts, self._sizes.array == 0)
         return self._layout
-
-    def _new_ids(self, ids: Ids | None, count: int) -> Ids:
-        held = self._ids.array
-        if ids is None:
-            if held.size and held.dtype == object:
-                raise ValueError("the index holds str ids: give ids with the codes")
-            if self._next_id + count > 2**63:
-                raise ValueError("no running ids are left after the greatest id: give ids with the codes")
-            return self._next_id + np.arange(count)
-        if held.size and ids.dtype != held.dtype:
-            kinds = ("str", "int") if held.dtype == object else ("int", "str")
-            raise ValueError(f"the index holds {kinds[0]} ids and takes no {kinds[1]} ids")
-        known = self._items_of(ids) >= 0
-        if known.any():
-            raise ValueError(f"id {ids[known].tolist()[0]!r} is in the index already: remove it first")
-        return ids
-
-    def _items_of(self, ids: Ids) -> Places:
-        """Give the live item of each id, -1 where there is none."""
-        held = self._ids.array
-        if not held.size or ids.dtype != held.dtype:
-            return np.full(ids.size, -1)
-        table = self._items_by_id
-        if table is None:
-            table = {} if held.dtype == object else KeyTable()
-            self._enter_ids(table, np.flatnonzero(self._live.array))
-            self._items_by_id = table
-        if isinstance(table, KeyTable):
-            items = table.find(_as_keys(ids), _as_keys(held))
-        else:
-            items = np.array([table.get(name, -1) for name in ids], np.int64)
-        return np.where(self._live.array[items], items, -1)
-
-    def _enter_ids(self, table: KeyTable | dict[str, int], items: Places) -> None:
-        if isinstance(table, KeyTable):
-            table.put(items, _as_keys(self._ids.array))
-        else:
-            table.update(zip(self._ids.array[items], items.tolist(), strict=True))
 
     def _row_table(self) -> KeyTable:
         if self._rows_by_code is None:
@@ -277,48 +178,4 @@ class LocalIndex(Index):
 
     def _codes(self, rows: Any) -> Codes:
         """Give the packed codes of rows."""
-        words = np.ascontiguousarray(self._words.array[:, rows].T)
-        return np.ascontiguousarray(words.view(np.uint8)[:, : code_bytes(self.bits)])
-
-
-def to_words(codes: Codes) -> Words:
-    """Give packed codes as uint64 words of shape ``(words, n)``, filled up with zero bits."""
-    padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
-    padded[:, : codes.shape[1]] = codes
-    return np.ascontiguousarray(padded.view(np.uint64).T)
-
-
-def _distinct(words: Words) -> tuple[Places, Places]:
-    """Give where each distinct code first stands, in order of appearance, and which of these each code is."""
-    order = np.lexsort(words)  # stable: of equal codes the first stays first
-    ordered = words[:, order]
-    new = np.ones(order.size, bool)
-    new[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
-    first = order[new]
-    rank = np.empty(first.size, np.int64)
-    rank[np.argsort(first)] = np.arange(first.size)
-    group = np.empty(order.size, np.int64)
-    group[order] = rank[np.cumsum(new) - 1]
-    return np.sort(first), group
-
-
-def _as_keys(ids: Ids) -> Words:
-    return ids[None].view(np.uint64)
-
-
-def _ids_to_tensors(ids: Ids) -> Tensors:
-    if ids.dtype != object:
-        return {"ids": ids}
-    texts = [name.encode("utf-8", "surrogatepass") for name in ids]  # paths that are no UTF-8 hold surrogates
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    return {"id_text": np.frombuffer(b"".join(texts), np.uint8), "id_ends": ends}
-
-
-def _ids_from_tensors(tensors: Tensors) -> Ids:
-    if "ids" in tensors:
-        return tensors["ids"]
-    text, ends = tensors["id_text"].tobytes(), tensors["id_ends"].tolist()
-    ids = np.empty(len(ends), dtype=object)
-    starts = [0, *ends[:-1]]
-    ids[:] = [text[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True)]
-    return ids
+        return to_codes(self._words.array[:, rows], code_bytes(self.bits))
