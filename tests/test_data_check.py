@@ -257,3 +257,28 @@ def test_the_report_shows_a_few_items_of_each_kind_and_json_all(own):
 def test_one_thread_and_four_find_the_same(sketchy):
     (sketchy / PHOTOGRAPHS / "cat" / "1.jpg").write_bytes(b"x")
     assert check_data(find_set(sketchy), 1) == check_data(find_set(sketchy), 4)
+
+
+def test_rows_are_checked_like_folders(tmp_path):
+    """Parquet with a class of no pictures, one picture in two classes, and a damaged one."""
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    from dsh_hf.data import open_source
+    from dsh_hf.data.check import check_rows
+
+    pictures = [put(tmp_path / f"{shade}.png", shade).read_bytes() for shade in range(3)]
+    contents = [pictures[0], pictures[1], pictures[0], pictures[2][:40]]
+    features = Features(image=Image(), label=ClassLabel(names=["ant", "bee", "cow"]), id=Value("string"))
+    rows = {
+        "image": [{"bytes": content, "path": None} for content in contents],
+        "label": [0, 0, 1, 1],
+        "id": ["a", "b", "c", "d"],
+    }
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    report = check_rows({"pictures": open_source(str(tmp_path / "rows.parquet"), streaming=True)})
+    assert report.domains["pictures"].counts == {"ant": 2, "bee": 2, "cow": 0}
+    faults = {fault.about: fault.items for fault in report.faults}
+    assert faults["the same picture in several classes (1 case)"] == ["a = c"]
+    assert faults["pictures: 1 class without pictures"] == ["cow"]
+    assert any("1 picture cannot be read" in about for about in faults)
+    assert not report.sound

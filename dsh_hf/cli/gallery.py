@@ -38,12 +38,13 @@ def add_to(commands: Any) -> None:
 def index(arguments: argparse.Namespace) -> None:
     """Encode pictures and save the gallery; done before, only what is new is encoded."""
     from dsh_hf import DSHModel, SketchRetriever
-    from dsh_hf.data.sources import open_source
+    from dsh_hf.data.sources import holds_rows, open_source
     from dsh_hf.retrieval import MANIFEST_NAME
 
     out = Path(arguments.out)
     # A folder of pictures in any depth is synced; all else is a data set.
-    folder = Path(arguments.source).resolve() if _is_picture_folder(arguments.source) else None
+    is_folder = Path(arguments.source).is_dir() and not holds_rows(arguments.source)
+    folder = Path(arguments.source).resolve() if is_folder else None
     if out.is_file() or out.resolve() == folder:
         raise ValueError(f"--out {out} is a file or the folder of the pictures: give another place for the gallery")
     rows = None if folder else open_source(arguments.source, streaming=True)
@@ -61,13 +62,6 @@ def index(arguments: argparse.Namespace) -> None:
     )
     told = ", ".join(f"{count} {what}" for what, count in changes.items())
     print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}")
-
-
-def _is_picture_folder(source: str) -> bool:
-    """Tell a folder of pictures from one of parquet, WebDataset or saved data."""
-    folder = Path(source)
-    kinds = ("*.parquet", "*.tar", "*.ndjson", "state.json", "dataset_dict.json")
-    return folder.is_dir() and not any(next(folder.glob(kind), None) for kind in kinds)
 
 
 def _check_same(retriever: "SketchRetriever", folder: Path | None, arguments: argparse.Namespace) -> None:

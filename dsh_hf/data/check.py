@@ -3,20 +3,24 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from dsh_hf.data.columns import class_names
 from dsh_hf.data.recognition import FoundSet
 from dsh_hf.data.scan import PictureFolder, is_clutter, list_pictures, visible_folders
 from dsh_hf.data.spelling import spelling
 from dsh_hf.processing import PICTURE_SUFFIXES, PictureError, open_picture
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
 
 _SHOWN = 5  # of a kind, in the printed report; JSON has all
 _LONGEST = 300  # letters of an item there
@@ -133,7 +137,51 @@ def check_data(found: FoundSet, workers: int | None = None) -> Report:
         )
     _compare_with_published(found, report)
     _compare_domains(found, report)
-    _look_at_pictures(listed, workers or os.cpu_count() or 1, report)
+    pictures = (
+        _Picture(domain, folder.path.name, f"{folder.path}{os.sep}{name}")
+        for domain, folders in listed.items()
+        for folder in folders
+        for name in folder.names
+    )
+    total = sum(len(folder) for folders in listed.values() for folder in folders)
+    _look_at_pictures(pictures, total, workers, report)
+    return report
+
+
+def check_rows(sources: Mapping[str, "IterableDataset"], workers: int | None = None) -> Report:
+    """Check data sets of rows: parquet, WebDataset, the Hub.
+
+    Args:
+        sources: one for each domain, streamed, as :func:`dsh_hf.data.sources.open_source` gives them.
+        workers: threads that decode; by default one for each core.
+
+    Returns:
+        All that was found; nothing that is wrong with the pictures stops the check.
+    """
+    from datasets import Image
+
+    report = Report("rows", ", ".join(sources))
+    for domain, rows in sources.items():
+        names = class_names(rows)
+        report.domains[domain] = Domain(domain, dict.fromkeys(names, 0), [], None)
+        if not names:
+            report.note(f"{domain}: no column of classes")
+
+    def pictures() -> Iterator[_Picture]:
+        for domain, rows in sources.items():
+            counts, names = report.domains[domain].counts, class_names(rows)
+            for row in rows.cast_column("image", Image(decode=False)):
+                label = names[row["label"]] if names else ""
+                counts[label] = counts.get(label, 0) + 1
+                yield _Picture(domain, label, row["id"], row["image"])
+
+    _look_at_pictures(pictures(), None, workers, report)
+    for domain in report.domains:
+        empty = [name for name, count in report.domains[domain].counts.items() if not count]
+        if empty:
+            report.fault(f"{domain}: {_counted(len(empty), 'class')} without pictures", empty)
+    if len(sources) > 1 and all(class_names(rows) for rows in sources.values()):
+        _tell_lonely(report, *sources)
     return report
 
 
@@ -196,42 +244,43 @@ def _compare_with_published(found: FoundSet, report: Report) -> None:
 
 def _compare_domains(found: FoundSet, report: Report) -> None:
     """Find the classes that are in one domain only."""
-    if found.gallery not in report.domains or "sketches" not in report.domains:
-        return
-    drawn, shown = ({spelling(name): name for name in report.domains[d].counts} for d in ("sketches", found.gallery))
+    if found.gallery in report.domains and "sketches" in report.domains:
+        _tell_lonely(report, "sketches", found.gallery)
+
+
+def _tell_lonely(report: Report, sketches: str, images: str) -> None:
+    drawn, shown = ({spelling(name): name for name in report.domains[d].counts} for d in (sketches, images))
     for here, there, what in ((drawn, shown, "sketches but no images"), (shown, drawn, "images but no sketches")):
         alone = sorted(here[key] for key in here.keys() - there.keys())
         if alone:
             report.fault(f"{_counted(len(alone), 'class')} with {what}", alone)
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
+class _Picture(NamedTuple):
     domain: str
     label: str
-    path: str
+    path: str  # or the row's id
+    held: dict[str, Any] | None = None  # of a row: bytes, or another path
 
 
-def _look_at_pictures(listed: dict[str, list[PictureFolder]], workers: int, report: Report) -> None:
+def _look_at_pictures(pictures: Iterable[_Picture], total: int | None, workers: int | None, report: Report) -> None:
     """Decode every picture; find those that cannot be read, and those that are there twice."""
-    pictures = (
-        _Picture(domain, label, f"{folder.path}{os.sep}{name}")
-        for domain, folders in listed.items()
-        for folder in folders
-        for label in [spelling(folder.path.name)]
-        for name in folder.names
-    )
-    total = sum(len(folder) for folders in listed.values() for folder in folders)
+    pictures = iter(pictures)
     first: dict[bytes, _Picture] = {}
     again: dict[bytes, list[_Picture]] = {}
     broken = []
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, desc="decode", unit="picture") as bar:
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+        tqdm(total=total, desc="decode", unit="picture") as bar,
+    ):
         while chunk := list(islice(pictures, _CHUNK)):
             for picture, (digest, fault) in zip(chunk, pool.map(_look, chunk), strict=True):
                 if fault:
                     broken.append(fault)
-                if digest and first.setdefault(digest, picture) is not picture:
-                    again.setdefault(digest, [first[digest]]).append(picture)
+                if digest in first:
+                    again.setdefault(digest, [first[digest]]).append(picture._replace(held=None))
+                elif digest:
+                    first[digest] = picture._replace(held=None)
             bar.update(len(chunk))
     if broken:
         report.fault(f"{_counted(len(broken), 'picture')} cannot be read", broken)
@@ -241,7 +290,8 @@ def _look_at_pictures(listed: dict[str, list[PictureFolder]], workers: int, repo
 def _look(picture: _Picture) -> tuple[bytes, str | None]:
     """Give what tells a file's content apart, and what is wrong with it."""
     try:
-        content = Path(picture.path).read_bytes()
+        held = picture.held or {"bytes": None, "path": picture.path}
+        content = Path(held["path"]).read_bytes() if held["bytes"] is None else held["bytes"]
     except OSError as error:
         return b"", f"{picture.path} cannot be read ({error.strerror})"
     try:
@@ -263,7 +313,7 @@ def _tell_doubles(groups: Iterable[list[_Picture]], report: Report) -> None:
         if len(group) < 2:
             continue
         paths = " = ".join(picture.path for picture in group)
-        if len({picture.label for picture in group}) > 1:
+        if len({spelling(picture.label) for picture in group}) > 1:
             contradictions.setdefault("the same picture in several classes", []).append(paths)
         elif len({picture.domain for picture in group}) > 1:
             contradictions.setdefault("the same picture as sketch and as image", []).append(paths)

@@ -97,6 +97,17 @@ def join_domains(sketches: "Dataset", images: "Dataset", classes: Sequence[str] 
     return DatasetDict({domain: _renumbered(part, names) for domain, part in parts.items()})
 
 
+def holds_rows(source: str) -> bool:
+    """Tell a data set of rows (parquet, WebDataset, saved data, Quick, Draw! files, the Hub) from picture files."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _is_saved(path) or _is_built(path) or any(path.glob("*.ndjson"))
+    if path.is_file():
+        name = path.name.lower()
+        return not name.endswith(_ARCHIVES) or (name.endswith(_TAR) and _is_webdataset(path))
+    return any(letter in source for letter in "*?[") or not looks_like_a_path(source)
+
+
 def looks_like_a_path(source: str) -> bool:
     """Tell a file or folder, mistyped perhaps, from the id of a data set on the Hub."""
     if source.startswith((".", "/", "~")) or source.lower().endswith(_FILES) or not _HUB_ID.fullmatch(source):
@@ -119,7 +130,7 @@ def _from_folder(folder: Path, options: list[str], streaming: bool) -> "Dataset 
     from dsh_hf.data.folders import load_class_folders
     from dsh_hf.data.quickdraw import load_quickdraw
 
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    if _is_saved(folder):
         saved = load_from_disk(folder)
         if isinstance(saved, DatasetDict):
             saved = saved[_chosen(str(folder), list(saved), options)]
@@ -131,6 +142,16 @@ def _from_folder(folder: Path, options: list[str], streaming: bool) -> "Dataset 
         raise ValueError(f"{folder} has no splits: leave out :{':'.join(options)}")
     pictures = load_quickdraw(folder) if any(folder.glob("*.ndjson")) else load_class_folders(folder)
     return _streamed(pictures, streaming)
+
+
+def _is_saved(folder: Path) -> bool:
+    """Tell whether ``save_to_disk`` wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _is_built(folder: Path) -> bool:
+    """Tell whether a folder holds files that ``datasets`` itself knows how to read."""
+    return any(folder.rglob("*.parquet")) or any(_is_webdataset(path) for path in sorted(folder.glob("*.tar"))[:1])
 
 
 def _from_files(paths: list[Path], source: str, streaming: bool) -> "Dataset | IterableDataset":

@@ -48,8 +48,8 @@ def write_index_file(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"version": FORMAT_VERSION, **header})
-    checksum = _checksum(text, tensors)
+    header = {"version": FORMAT_VERSION, **header}
+    checksum = _checksum(json.dumps(header), tensors)
     with _locked(path):
         if replaces != ANYTHING and _checksum_in(path) not in (None, replaces):
             raise IndexChangedError(
@@ -57,7 +57,8 @@ def write_index_file(
                 f"or save to another path"
             )
         with replaced_atomically(path) as temporary:
-            save_file(tensors, temporary, metadata={HEADER: text, CHECKSUM: checksum})
+            # One key alone: safetensors writes several in any order, and an index saved again would be another file.
+            save_file(tensors, temporary, metadata={HEADER: json.dumps({**header, CHECKSUM: checksum})})
     return checksum
 
 
@@ -72,18 +73,17 @@ def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors,
         raise FileNotFoundError(f"there is no index file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if HEADER not in metadata or CHECKSUM not in metadata:
+            header, checksum = _stated(file.metadata() or {})
+            if checksum is None:
                 raise IndexFileError(f"{path} is a safetensors file, but not an index of dsh-hf")
-            header = json.loads(metadata[HEADER])
             if header["version"] > FORMAT_VERSION:
                 raise IndexFileError(f"{path} has the newer format {header['version']}: upgrade dsh-hf to open it")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise IndexFileError(f"{path} is truncated or not an index: {_REMEDY}") from error
-    if _checksum(metadata[HEADER], tensors) != metadata[CHECKSUM]:
+    if _checksum(json.dumps(header), tensors) != checksum:
         raise IndexFileError(f"{path} has been altered since it was saved: {_REMEDY}")
-    return header, tensors, metadata[CHECKSUM]
+    return header, tensors, checksum
 
 
 _REMEDY = "restore a copy, or delete it and add the codes again"
@@ -119,9 +119,15 @@ def _checksum_in(path: Path) -> str | None:
     """Give the checksum that an index file states; ``None`` where there is no index."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get(CHECKSUM)
-    except (OSError, SafetensorError):
+            return _stated(file.metadata() or {})[1]
+    except (OSError, SafetensorError, AttributeError, json.JSONDecodeError):
         return None
+
+
+def _stated(metadata: dict[str, str]) -> tuple[dict[str, Any], str | None]:
+    """Give the header and the checksum that a file states; ``None`` for the checksum of what is no index."""
+    header = json.loads(metadata.get(HEADER, "{}"))
+    return header, header.pop(CHECKSUM, metadata.get(CHECKSUM))  # in format 1 it had a key of its own
 
 
 def _checksum(header: str, tensors: Tensors) -> str:
