@@ -15,7 +15,7 @@ was sent, 2 the input is at fault, 130 interrupted.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,16 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from dsh_hf.model_card import CARD_NAME
-from dsh_hf.publishing import check_checkpoint, prepare_repo, send_checkpoint, stale_files, verify_checkpoint
-from dsh_hf.sending import CHECKPOINT_SUFFIXES, files_to_send, reason_of
+from dsh_hf.publishing import (
+    check_checkpoint,
+    contents_to_send,
+    left_out,
+    prepare_repo,
+    send_checkpoint,
+    stale_files,
+    verify_checkpoint,
+)
+from dsh_hf.sending import reason_of
 from dsh_hf.space import build_space, send_space
 
 if TYPE_CHECKING:
@@ -44,33 +51,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         space = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="space-"))) if args.space else None
         try:
             _check_arguments(args)
-            files = files_to_send(args.checkpoint, CHECKPOINT_SUFFIXES)
-            model = check_checkpoint(args.checkpoint, args.repo)
+            model = check_checkpoint(args.checkpoint)
+            contents = contents_to_send(args.checkpoint, args.repo)
             space_files = build_space(DEMO, space, args.repo) if space else []
         except (ValueError, OSError) as error:
             return _fail(2, error)
         print(f"{args.checkpoint} -> {args.repo}, codes of {model.config.bits} bits, {model.fingerprint[:16]}...")
-        print_files(files, args.checkpoint)
-        if args.repo not in (args.checkpoint / CARD_NAME).read_text(encoding="utf-8"):
-            print(f"note: the card's snippet does not name {args.repo}; write_card(folder, repo_id=...) would")
+        print_contents(contents)
+        for note in left_out(args.checkpoint):
+            print(f"note: {note}")
         if space:
             print(f"{DEMO.name} -> {args.space}, a Space that opens {args.repo}")
-            print_files(space_files, space)
+            print_contents({path.relative_to(space).as_posix(): path for path in space_files})
         if args.dry_run:
             print("dry run: all checks passed, nothing was sent")
             return 0
-        return publish(args, model) or (publish_space(args, space) if space else 0)
+        return publish(args, model, contents) or (publish_space(args, space) if space else 0)
 
 
-def publish(args: argparse.Namespace, model: "DSHModel") -> int:
+def publish(args: argparse.Namespace, model: "DSHModel", contents: Mapping[str, Path | bytes]) -> int:
     """Send the checkpoint, read it back, and say how it went; give the exit code."""
     api = HfApi(token=args.token)
 
     def send() -> str:
         prepare_repo(api, args.repo, private=args.private, branch=args.revision)
-        if stale := stale_files(api, args.repo, args.checkpoint, args.revision):
+        if stale := stale_files(api, args.repo, contents, args.revision):
             print(f"note: on the Hub, not in {args.checkpoint}, and left as they are: {', '.join(stale)}")
-        commit = send_checkpoint(api, args.checkpoint, args.repo, branch=args.revision, create_pr=args.create_pr)
+        commit = send_checkpoint(api, contents, args.repo, branch=args.revision, create_pr=args.create_pr)
         print(f"on the Hub: {commit.pr_url or commit.commit_url}")
         return commit.pr_revision or commit.oid
 
@@ -160,11 +167,15 @@ def _deliver(args: argparse.Namespace, send: Callable[[], str], verify: Callable
     return 0
 
 
-def print_files(files: list[Path], folder: Path) -> None:
+def print_contents(contents: Mapping[str, Path | bytes]) -> None:
     """Print what will be sent, with sizes in bytes."""
-    for path in files:
-        print(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
-    print(f"{sum(path.stat().st_size for path in files):>12,}  bytes in {len(files)} files")
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size
+        for name, content in contents.items()
+    }
+    for name, size in sizes.items():
+        print(f"{size:>12,}  {name}")
+    print(f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files")
 
 
 def _way_on(args: argparse.Namespace, revision: str | None) -> str:
@@ -175,7 +186,7 @@ def _way_on(args: argparse.Namespace, revision: str | None) -> str:
         )
     check = "check the name, the network and the token (--token)"
     if args.sketches:
-        return f"{check}; the card goes first, the pictures after it: repeat the same command, which sends the rest"
+        return f"{check}; card and pictures go one after the other: repeat the same command, which sends the rest"
     if args.create_pr:
         return (
             f"{check}; main is as it was; a pull request may be open: if one is listed at {constants.ENDPOINT}/"

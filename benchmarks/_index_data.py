@@ -78,8 +78,8 @@ def class_words(codes: Codes, labels: NDArray[np.int64], classes: int, bits: int
     return np.packbits(votes > 0, axis=1)
 
 
-def model_codes(checkpoint: str, sketchy: str, heldout: str, cache: Path) -> tuple[ModelCodes, int]:
-    """Encode with a checkpoint what "real" codes are made of, or read them from the cache; and its bits.
+def model_codes(checkpoint: str, sketchy: str, heldout: str, cache: Path) -> tuple[ModelCodes, int, str]:
+    """Encode with a checkpoint what "real" codes are made of, or read them from the cache; its bits and fingerprint.
 
     Args:
         checkpoint: folder or repository of the model, with its split.
@@ -102,7 +102,11 @@ def model_codes(checkpoint: str, sketchy: str, heldout: str, cache: Path) -> tup
     if kept.is_file():
         with np.load(kept) as arrays:
             named = {name: arrays[name] for name in ModelCodes._fields}
-            return ModelCodes(**named | {name: int(named[name]) for name in ("heldout", "classes")}), bits
+            return (
+                ModelCodes(**named | {name: int(named[name]) for name in ("heldout", "classes")}),
+                bits,
+                model.fingerprint,
+            )
     data = load_sketchy(sketchy)
     names = data["images"].features["label"].names
     unseen = list(_pictures_of(Path(heldout), names))
@@ -120,7 +124,7 @@ def model_codes(checkpoint: str, sketchy: str, heldout: str, cache: Path) -> tup
     cache.mkdir(parents=True, exist_ok=True)
     with replaced_atomically(kept) as temporary, temporary.open("wb") as file:
         np.savez(file, **made._asdict())
-    return made, bits
+    return made, bits, model.fingerprint
 
 
 def _pictures_of(folder: Path, classes: list[str]) -> Iterator[tuple[int, Path]]:

@@ -58,14 +58,14 @@ def measure(index: Index, codes: Codes, queries: Codes, reference: Reference, lo
     """Build an empty index and search it; times in seconds (build) and milliseconds (a query), bytes an item.
 
     Args:
-        index: an empty index; its items get running ids.
+        index: an empty index; its items get ids from 0 on.
         codes: what it shall hold.
         queries: codes of the same bits.
         reference: FAISS's flat scan of ``codes``.
         local: whether the index is in this process, so that its file and memory can be measured.
     """
     began = time.perf_counter()
-    index.add(codes, None if local else range(len(codes)))  # a server goes on with the ids it gave before
+    index.add(codes, np.arange(len(codes)))
     index.search(queries[0], KS[0])  # engines may put off work until the first search
     result: dict[str, Any] = {"build": time.perf_counter() - began}
     if local:

@@ -20,10 +20,11 @@ def print_tables(record: dict[str, Any]) -> None:
         groups.setdefault((row["kind"], row["bits"], row["size"]), []).append(row)
     for (kind, bits, size), rows in groups.items():
         floats = record["floats"].get(str(size))
-        print(f"\n{kind} codes, {bits} bits, {size:,} items; medians of {rows[0]['k10']['queries']} queries, one core")
+        print(f"\n{kind} codes, {bits} bits, {size:,} items; medians of so many queries, one core")
         _print_table(_cells(rows, floats))
         if floats:
-            print(f"float search: {FEATURES}-d IndexFlatL2, {floats['k10']:.0f} and {floats['k200']:.0f} ms a query")
+            taken = f"{floats['k10']:.0f} and {floats['k200']:.0f} ms a query"
+            print(f"float search: {FEATURES}-d IndexFlatL2, {taken}; measured by itself, not in turns with the others")
     for bits, model in record["models"].items():
         errors, about = model["errors"], f"{model['heldout']:,} unseen pictures of {model['classes']} of its classes"
         print(f"\nbit errors of the model of {bits} bits, on {about}: mean {sum(errors) / len(errors):.3f}; each:")
@@ -98,14 +99,14 @@ def _curves(record: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
 def _cells(rows: Sequence[dict[str, Any]], floats: dict[str, float] | None) -> list[list[str]]:
     head = ["engine", "build s", "disk B", "memory B"]
     for k in KS:
-        head += [f"k={k} p50 ms", "p99", "x flat", "recall"]
+        head += [f"k={k} queries", "p50 ms", "p99", "x flat", "recall"]
     head.append("batch q/s")
     if floats:
         head += ["x faster than floats", "x smaller"]
     cells = [head]
     line = [FLAT, "", "", f"{rows[0]['bits'] / 8:.1f}"]
     for k in KS:
-        line += [f"{median(row[f'k{k}']['flat'] for row in rows):.3f}", "", "1", "1"]
+        line += ["", f"{median(row[f'k{k}']['flat'] for row in rows):.3f}", "", "1", "1"]
     cells.append([*line, "", *([""] * 2 if floats else [])])
     for row in rows:
         sizes = [f"{row[name]:.1f}" if name in row else "" for name in ("disk", "memory")]
@@ -113,7 +114,13 @@ def _cells(rows: Sequence[dict[str, Any]], floats: dict[str, float] | None) -> l
         for k in KS:
             found = row[f"k{k}"]
             share = "identical" if found["identical"] else f"{found['recall']:.4f}"
-            line += [f"{found['p50']:.3f}", f"{found['p99']:.3f}", f"{found['ratio']:.3f}", share]
+            line += [
+                str(found["queries"]),
+                f"{found['p50']:.3f}",
+                f"{found['p99']:.3f}",
+                f"{found['ratio']:.3f}",
+                share,
+            ]
         line.append(f"{row['batch']:,.0f}")
         if floats:
             faster = "/".join(f"{floats[f'k{k}'] / row[f'k{k}']['p50']:,.0f}" for k in KS)

@@ -1,11 +1,13 @@
 """Every engine of the index: build, bytes, latency and recall, beside FAISS's flat scan and float search.
 
 Results are kept in index.json of the output folder after each measurement: a run goes on where an earlier one
-was stopped, and can measure a part. Tables and figures show all that is there.
+was stopped, and can measure a part. Tables and figures show all that is there. What was measured on another
+machine, with other code, queries or models is not mixed with it: such a run is refused.
 """
 
 import argparse
 import gc
+import hashlib
 import itertools
 import json
 import os
@@ -23,6 +25,7 @@ from benchmarks._index_data import KINDS, ModelCodes, flipped, make_codes, model
 from benchmarks._index_measure import KS, Reference, float_search, interleaved, measure, one_core
 from benchmarks._index_report import draw_curve, draw_recall, print_tables
 from benchmarks._servers import local_servers
+from dsh_hf import index as index_sources
 from dsh_hf.cli.options import RELEASED
 from dsh_hf.codes import Codes
 from dsh_hf.files import write_atomically
@@ -46,10 +49,13 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    record = _Record(out / "index.json")
-    models = _models(arguments, out)
-    for bits, model in models.items():
+    record = _Record(out / "index.json", arguments.queries)
+    models = {}
+    for bits, (model, fingerprint) in _models(arguments, out).items():
+        models[bits] = model
+        record.check_model(str(bits), fingerprint)
         errors = {"errors": model.errors.tolist(), "heldout": model.heldout, "classes": model.classes}
+        errors["fingerprint"] = fingerprint
         record.keep(f"codes of the model of {bits} bits", "models", str(bits), errors)
     started = arguments.servers == []
     with local_servers("dsh_benchmark") if started else nullcontext(arguments.servers or []) as urls:
@@ -84,17 +90,29 @@ def main(argv: Sequence[str]) -> None:
 class _Record:
     """What was measured, by part and name, and its file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, queries: int) -> None:
         import faiss
 
         machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, faiss {faiss.__version__}"
         self._path, self._began = path, time.perf_counter()
-        self.values: dict[str, Any] = {"machine": machine, "rows": {}, "floats": {}, "curve": {}, "models": {}}
+        made = {"machine": machine, "code": _code_digest(), "queries": queries}
+        self.values: dict[str, Any] = {**made, "rows": {}, "floats": {}, "curve": {}, "models": {}}
         if path.is_file():
             self.values = json.loads(path.read_text(encoding="utf-8"))
-            if self.values["machine"] != machine:
-                raise ValueError(f"{path} was measured on {self.values['machine']}: give another --out")
+            for name, here in made.items():
+                if self.values.get(name) != here:
+                    there = self.values.get(name, "unknown")
+                    raise ValueError(f"{path} was measured with {name} {there}, not {here}: give another --out")
         self.tell(f"{machine}; results go to {path}")
+
+    def check_model(self, bits: str, fingerprint: str) -> None:
+        """Refuse a model other than the one measured before."""
+        before = self.values["models"].get(bits, {}).get("fingerprint", fingerprint)
+        if before != fingerprint:
+            raise ValueError(
+                f"{self._path} was measured with the model {before} of {bits} bits, not {fingerprint}: "
+                f"give another --out"
+            )
 
     def keep(self, text: str, part: str, name: str, value: dict[str, Any]) -> None:
         self.values[part][name] = value
@@ -117,6 +135,8 @@ def _measure_engines(
     codes, queries = make_codes(kind, size, count, bits, model)
     reference = Reference(codes, queries)
     for name, spec in missing.items():
+        if spec not in ENGINES:
+            spec = fresh_place(spec, f"{kind}_{size}")
         index = open_index(spec, bits=bits)
         if len(index):
             raise ValueError(f"{name}: the URL's table or collection must be empty, it holds {len(index):,} codes")
@@ -127,6 +147,25 @@ def _measure_engines(
         del index  # one of ten million codes is gone before the next one is made
         gc.collect()
         record.keep(f"{title}: {name}", "rows", f"{title}: {name}", row)
+
+
+def fresh_place(url: str, suffix: str) -> str:
+    """Give the URL of a table or collection of its own: in one that was emptied, the dead are still visited."""
+    if url.startswith("milvus"):
+        return f"{url}_{suffix}"
+    base, found, table = url.partition("table=")
+    if not found:
+        raise ValueError(f"{url.partition(':')[0]}: give the URL with ?table=NAME")
+    name, separator, others = table.partition("&")
+    return f"{base}table={name}_{suffix}{separator}{others}"
+
+
+def _code_digest() -> str:
+    """Give a digest of the sources whose speed is measured."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(index_sources.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _curve_point(model: ModelCodes | None, size: int, error: float, count: int) -> dict[str, float]:
@@ -147,14 +186,14 @@ def _curve_point(model: ModelCodes | None, size: int, error: float, count: int) 
     return ratios
 
 
-def _models(arguments: argparse.Namespace, out: Path) -> dict[int, ModelCodes]:
-    """Give, by their bits, what the checkpoints make of the pictures; nothing without pictures."""
+def _models(arguments: argparse.Namespace, out: Path) -> dict[int, tuple[ModelCodes, str]]:
+    """Give, by their bits, what the checkpoints make of the pictures, and fingerprints; nothing without pictures."""
     if "real" not in arguments.kinds or not (arguments.sketchy and arguments.heldout):
         return {}
     made = {}
     for checkpoint in filter(None, (arguments.checkpoint, arguments.checkpoint128)):
-        model, bits = model_codes(checkpoint, arguments.sketchy, arguments.heldout, out)
-        made[bits] = model
+        model, bits, fingerprint = model_codes(checkpoint, arguments.sketchy, arguments.heldout, out)
+        made[bits] = model, fingerprint
     return made
 
 
@@ -188,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bits", type=_listed(int, (64, 128)), default="64,128", help="by default %(default)s")
     add("--kinds", type=_listed(str, KINDS), default=",".join(KINDS), help=about)
     add("--engines", type=_listed(str, ENGINES), default=",".join(ENGINES), help="by default %(default)s")
-    urls = "URLs of empty tables or collections, for 100k and 64 bits; with no URL, servers are started here"
+    urls = "URLs whose table or collection begins the names of new ones; with none, servers are started here"
     add("--servers", nargs="*", metavar="URL", help=urls)
     add("--queries", type=int, default=200, help="by default %(default)s")
     add("--curve", type=_listed(_size), default="1M", metavar="SIZES", help="for time against bit error; '' for none")

@@ -121,7 +121,7 @@ def open_folder(folder: str, model: "DSHModel", engine: str = "exact") -> Search
     retriever = None
     if kept:
         with suppress(ValueError, OSError):  # not there yet, or damaged
-            retriever = SketchRetriever.load(kept, model)
+            retriever = SketchRetriever.load(kept, model, engine=engine if "://" in engine else None)
     if retriever is None:
         retriever = SketchRetriever.from_folder(root, model, engine=engine, show_progress_bar=True)
         changed = True

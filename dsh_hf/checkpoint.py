@@ -1,10 +1,11 @@
-"""Finding and reading a checkpoint: its folder here or on the Hub, its config, its weights, and what can be wrong."""
+"""Finding, reading and writing a checkpoint: its folder here or on the Hub, its config, weights and fingerprint."""
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import safetensors
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dsh_hf.configuration import DSHConfig
+from dsh_hf.files import replaced_atomically, write_atomically
 from dsh_hf.hub import DownloadError, download
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,10 @@ class CheckpointError(OSError):
 
 def find_checkpoint(
     id_or_path: str | os.PathLike,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike | None,
-    local_files_only: bool,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """Find a checkpoint's folder, downloading its two files from the Hub where need be."""
     name = os.fspath(id_or_path)
@@ -112,6 +114,25 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> None:
         with torch.no_grad(), safetensors.safe_open(path, framework="pt") as file:
             for name, tensor in portion.items():
                 tensor.copy_(file.get_tensor(name))
+
+
+def write_checkpoint(folder: Path, config: DSHConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``model.safetensors``, then ``config.json``, each whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replaced_atomically(folder / WEIGHTS_NAME) as temporary:
+        save_file(dict(tensors), temporary, metadata={"format": "pt"})
+    settings = json.dumps(asdict(config), indent=2, sort_keys=True)
+    write_atomically(folder / CONFIG_NAME, settings.encode())
+
+
+def fingerprint(config: DSHConfig, tensors: Mapping[str, Tensor]) -> str:
+    """Give the SHA-256 of a config and of tensors as they are stored, in hex."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

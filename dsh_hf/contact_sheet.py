@@ -1,12 +1,18 @@
-"""A contact sheet of a data set: a row for each class, with some sketches, images and the images' sketch-tokens."""
+"""Sheets of pictures: a data set by its classes, and queries with what was found for them."""
 
+import io
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from dsh_hf.codes import Codes, hamming_distances
+from dsh_hf.files import write_atomically
 from dsh_hf.processing import open_picture, prepare_image
 from dsh_hf.tokens import TokenNetwork
 from dsh_hf.training_data import undecoded
@@ -18,6 +24,10 @@ SIDE = 112  # of a picture, in pixels: what released models give the token netwo
 _GAP, _HEADING = 4, 24
 _BETWEEN = 5 * _GAP  # sketches, images and tokens stand apart
 _BACKGROUND, _INK = "#d8d8d8", "black"
+_RIGHT, _WRONG = "#1b7837", "#c51b1b"
+_CROSS = 20  # side of the cross in a wrong result's corner
+_RESULTS = 10
+_HEADING_OF_RESULTS = f"its first {_RESULTS} results; on the left, how many of the class's pictures are among them"
 _MOST_CLASSES = 250  # a sheet of more would be too tall for viewers
 
 
@@ -57,7 +67,55 @@ def draw_sheet(data: Mapping[str, "Dataset"], classes: Sequence[str], each: int 
                 draw_tokens(tokens, photographs),
             ]
         )
-    return draw_table(rows, classes, ("sketches", "images", "sketch-tokens of the images"), each)
+    return draw_table(rows, classes, dict.fromkeys(("sketches", "images", "sketch-tokens of the images"), each))
+
+
+def draw_results(
+    queries: "Dataset", gallery: "Dataset", query_codes: Codes, gallery_codes: Codes, credit: str = ""
+) -> Image.Image:
+    """Draw queries, each with its first 10 results: the right ones in a green frame, the wrong ones crossed.
+
+    Right is a result of the query's class, by its name. A row also says how many of the first 10 are right, and how
+    many could be. Results at the same distance come in the order of the gallery.
+
+    Args:
+        queries: a few rows with ``image`` and ``label``.
+        gallery: rows with ``image`` and ``label``.
+        query_codes: packed codes of the queries, uint8 ``(queries, bytes)``.
+        gallery_codes: packed codes of the gallery, uint8 ``(gallery, bytes)``.
+        credit: what the line below says of the pictures' makers.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        PictureError: a picture cannot be read.
+    """
+    wanted, there = (np.asarray(_class_names(part)) for part in (queries, gallery))
+    rows, names = [], []
+    for query, name, code in zip(undecoded(queries), wanted, query_codes, strict=True):
+        found = np.argsort(hamming_distances(code[None], gallery_codes)[0], kind="stable")[:_RESULTS]
+        right = there[found] == name
+        pictures = undecoded(gallery.select(found))
+        results = [_judged(_fitted(picture), bool(good)) for picture, good in zip(pictures, right, strict=True)]
+        rows.append([[_fitted(query)], results])
+        names.append(f"{name}: {right.sum()} of {min(_RESULTS, int((there == name).sum()))}")
+    return draw_table(rows, names, {"query": 1, _HEADING_OF_RESULTS: _RESULTS}, credit)
+
+
+def spread_rows(labels: ArrayLike, count: int = 10) -> list[int]:
+    """Choose at most ``count`` rows: the first ones of classes evenly spread, or of few classes several each."""
+    _, firsts = np.unique(labels, return_index=True)
+    rows = firsts if len(firsts) >= count else np.argsort(np.asarray(labels), kind="stable")
+    count = min(count, len(rows))
+    return [int(rows[place * len(rows) // count]) for place in range(count)]
+
+
+def save_sheet(sheet: Image.Image, path: str | os.PathLike) -> None:
+    """Write a sheet as a PNG of 256 colours, a third of what all its colours take."""
+    file = io.BytesIO()
+    sheet.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    write_atomically(Path(path), file.getvalue())
 
 
 def spread_classes(names: Sequence[str], count: int) -> list[str]:
@@ -85,15 +143,15 @@ def draw_tokens(network: TokenNetwork, photographs: Sequence[np.ndarray]) -> lis
 
 
 def draw_table(
-    rows: Sequence[Sequence[Sequence[Image.Image]]], names: Sequence[str], headings: Sequence[str], each: int
+    rows: Sequence[Sequence[Sequence[Image.Image]]], names: Sequence[str], groups: Mapping[str, int], credit: str = ""
 ) -> Image.Image:
     """Put pictures on a sheet: a row of groups under their headings, behind each row's name.
 
     Args:
         rows: for each row its groups of square pictures with the side ``SIDE``.
         names: of the rows.
-        headings: of the groups.
-        each: places in a group; a shorter one leaves some empty.
+        groups: how many places a group has, by its heading; fewer pictures leave some empty.
+        credit: a line below all.
 
     Returns:
         An RGB picture.
@@ -101,18 +159,19 @@ def draw_table(
     font = ImageFont.load_default(14)
     left = 2 * _GAP + int(max(font.getlength(name) for name in names)) + _GAP
     step = SIDE + _GAP
-    group = each * step - _GAP + _BETWEEN
-    width, height = left + len(headings) * group - _BETWEEN + _GAP, _HEADING + len(rows) * step
+    starts = [left, *(left + np.cumsum([places * step - _GAP + _BETWEEN for places in groups.values()])).tolist()]
+    width, height = starts[-1] - _BETWEEN + _GAP, _HEADING + len(rows) * step + (_HEADING if credit else 0)
     sheet = Image.new("RGB", (width, height), _BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    for place, heading in enumerate(headings):
-        pen.text((left + place * group, _HEADING // 2), heading, fill=_INK, font=font, anchor="lm")
-    for number, (name, groups) in enumerate(zip(names, rows, strict=True)):
+    for start, heading in zip(starts, groups, strict=False):
+        pen.text((start, _HEADING // 2), heading, fill=_INK, font=font, anchor="lm")
+    pen.text((left, height - _HEADING // 2), credit, fill=_INK, font=font, anchor="lm")
+    for number, (name, row) in enumerate(zip(names, rows, strict=True)):
         top = _HEADING + number * step
         pen.text((2 * _GAP, top + SIDE // 2), name, fill=_INK, font=font, anchor="lm")
-        for place, pictures in enumerate(groups):
+        for start, pictures in zip(starts, row, strict=False):
             for column, picture in enumerate(pictures):
-                sheet.paste(picture, (left + place * group + column * step, top))
+                sheet.paste(picture, (start + column * step, top))
     return sheet
 
 
@@ -129,8 +188,24 @@ def _some_of_each(dataset: "Dataset", classes: Sequence[str], each: int) -> dict
     return some
 
 
+def _class_names(dataset: "Dataset") -> list[str]:
+    names = dataset.features["label"].names
+    return [names[label] for label in dataset["label"][:]]
+
+
+def _judged(picture: Image.Image, right: bool) -> Image.Image:
+    """Put a frame around a result, and a cross into a wrong one's corner: not everybody tells the colours apart."""
+    judged, last = picture.copy(), SIDE - 1
+    pen = ImageDraw.Draw(judged)
+    pen.rectangle((0, 0, last, last), outline=_RIGHT if right else _WRONG, width=_GAP)
+    if not right:
+        pen.line((last, 0, last - _CROSS, _CROSS), fill=_WRONG, width=_GAP)
+        pen.line((last - _CROSS, 0, last, _CROSS), fill=_WRONG, width=_GAP)
+    return judged
+
+
 def _fitted(picture: Any) -> Image.Image:
-    """Give a sketch as it is, scaled to fit, on white paper."""
+    """Give a picture as it is, scaled to fit, on white paper."""
     opened = open_picture(picture).convert("RGBA")
     paper = Image.new("RGBA", opened.size, "white")
     return ImageOps.pad(Image.alpha_composite(paper, opened).convert("RGB"), (SIDE, SIDE), color="white")

@@ -1,8 +1,12 @@
 """Running pictures through a model: one or many, decoded in threads, batch after batch, on any device."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -56,25 +60,70 @@ def encode_pictures(
     pictures: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
     if len(pictures) == 0:
         return finish(np.zeros((0, model.config.bits), dtype=np.float32))
-    target = torch.device(device) if device is not None else model.device
-    home, was_training = model.device, model.training
     show = len(pictures) >= 1000 if show_progress_bar is None else show_progress_bar
     parts = []
-    try:
-        model.to(target).eval()
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(pictures), desc="encode", unit="picture", disable=not show) as bar,
-        ):
-            for batch in prepared_batches(pictures, prepare, batch_size):
-                # A view: already channels last.
-                pixels = torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).to(model.dtype)
-                parts.append(finish(network(pixels).float().cpu().numpy()))
-                bar.update(len(batch))
-    finally:
-        model.to(home).train(was_training)
+    with (
+        _ready(model, device) as target,
+        torch.inference_mode(),
+        tqdm(total=len(pictures), desc="encode", unit="picture", disable=not show) as bar,
+    ):
+        for batch in prepared_batches(pictures, prepare, batch_size):
+            # A view: already channels last.
+            pixels = torch.from_numpy(batch).to(target).permute(0, 3, 1, 2).to(model.dtype)
+            parts.append(finish(network(pixels).float().cpu().numpy()))
+            bar.update(len(batch))
     result = np.concatenate(parts)
     return result[0] if single else result
+
+
+@dataclass
+class _Use:
+    """How a model was before threads took it to encode, and how many of them do."""
+
+    home: torch.device
+    was_training: bool
+    threads: int = 0
+
+
+_uses: WeakKeyDictionary["DSHModel", _Use] = WeakKeyDictionary()
+_changes = threading.Condition()  # held while models are moved and counted, not while they encode
+
+
+@contextmanager
+def _ready(model: "DSHModel", device: str | torch.device | None) -> Iterator[torch.device]:
+    """Have a model on a device, in evaluation mode; the last of several threads puts it back as it was.
+
+    Threads that want another device wait for those that encode.
+    """
+    target = _take(model, device)
+    try:
+        yield target
+    finally:
+        _give_back(model)
+
+
+def _take(model: "DSHModel", device: str | torch.device | None) -> torch.device:
+    with _changes:
+        home = _uses[model].home if model in _uses else model.device
+        target = home if device is None else torch.device(device)
+        _changes.wait_for(lambda: model not in _uses or target == model.device)
+        _uses.setdefault(model, _Use(model.device, model.training)).threads += 1
+        try:
+            model.to(target).eval()
+        except BaseException:
+            _give_back(model)
+            raise
+        return target
+
+
+def _give_back(model: "DSHModel") -> None:
+    with _changes:
+        use = _uses[model]
+        use.threads -= 1
+        if not use.threads:
+            del _uses[model]
+            model.to(use.home).train(use.was_training)
+            _changes.notify_all()
 
 
 def is_one_picture(inputs: Any) -> bool:

@@ -9,6 +9,10 @@ class DownloadError(OSError):
     """Something cannot be downloaded; the message says what, why, and the way out."""
 
 
+class FileAbsentError(DownloadError):
+    """The repository is there, and lacks a file."""
+
+
 def download(
     name: str,
     files: Sequence[str],
@@ -36,11 +40,12 @@ def download(
         The folder that the files lie in.
 
     Raises:
-        DownloadError: there is no such repository, revision or file, it is closed to you, or the Hub is not
-            reached and the cache lacks them.
+        FileAbsentError: the repository lacks one of the files.
+        DownloadError: there is no such repository or revision, it is closed to you, or the Hub is not reached and
+            the cache lacks them.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError
 
     unreached = None
 
@@ -67,7 +72,8 @@ def download(
         told = _told(error, name, files, what, repo_type, revision) or _told_of_the_network(
             error, unreached, local_files_only
         )
-        raise DownloadError(f"{name}{told}") from error
+        absent = isinstance(error, RemoteEntryNotFoundError)
+        raise (FileAbsentError if absent else DownloadError)(f"{name}{told}") from error
     return folder
 
 

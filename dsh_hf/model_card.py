@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsh_hf.codes import code_bytes
+from dsh_hf.data.zero_shot import UNSEEN_CLASSES
 from dsh_hf.files import write_atomically
 
 if TYPE_CHECKING:
@@ -30,9 +31,20 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 _TASK = "image-feature-extraction"  # the Hub's list of tasks has none for retrieval by sketch
 _TAGS = ["sketch-based-image-retrieval", "hashing", "image-retrieval", "arxiv:1703.05605"]
-_SPLIT_NOTES = {
+_UNSEEN_NOTE = "Neither sketches nor photographs of the measured classes were seen in training."
+_SPLIT_NOTES = {  # of every split there is, and of none
     "open": "The photographs of the gallery were training data too, as in the paper; the sketches were not.",
+    "paper": (
+        "The queries are as many of each class as in the paper, and were not trained on; the photographs of the "
+        "gallery were, as in the paper."
+    ),
     "strict": "Neither the sketches nor the photographs of the gallery were seen in training.",
+    "zero-shot": _UNSEEN_NOTE,
+    **dict.fromkeys(UNSEEN_CLASSES, _UNSEEN_NOTE),
+    "whole": (
+        "Nothing was held out: every sketch searches every photograph, also those that the model was trained on, if "
+        "it was trained on this data set."
+    ),
 }
 _CONFIG_KEYS = ["bits", "image_backbone", "sketch_backbone", "image_size", "sketch_size"]
 _EVALUATION_KEYS = [
@@ -53,7 +65,7 @@ def write_card(folder: str | os.PathLike, repo_id: str | None = None) -> Path:
     Args:
         folder: the checkpoint. Without a ``training.json`` the card says nothing about training, without
             ``speed`` in ``evaluation.json`` nothing about speed.
-        repo_id: the name on the Hub, ``"org/name"``, for the card's snippet; by default the folder's name.
+        repo_id: the name on the Hub, ``"org/name"``, for the card's title and snippet; by default the folder's name.
 
     Returns:
         The path of the card.
@@ -73,6 +85,8 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     folder = Path(folder).resolve()
+    name = repo_id or folder.name
+    title = name.rpartition("/")[2]
     config = read_record(folder / CONFIG_NAME, _CONFIG_KEYS)
     evaluation = read_record(folder / EVALUATION_NAME, _EVALUATION_KEYS)
     if evaluation["bits"] != config["bits"]:
@@ -93,14 +107,14 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
         pipeline_tag=_TASK,
         license="apache-2.0",
         tags=list(_TAGS),
-        model_name=folder.name,
+        model_name=title,
         eval_results=_results(evaluation),
     )
     card = ModelCard.from_template(
         card_data,
         template_str=TEMPLATE.read_text(encoding="utf-8"),
-        name=folder.name,
-        repo_id=repo_id,
+        title=title,
+        name=name,
         config=config,
         code_bytes=code_bytes(config["bits"]),
         evaluation=evaluation,
@@ -117,8 +131,10 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
     return str(card)
 
 
-def check_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
+def check_card(folder: str | os.PathLike) -> str:
     """Check that the folder's ``README.md`` is the card that its figures give, and give its text.
+
+    Which name the card was written for does not matter: the folder may have another one by now.
 
     Raises:
         FileNotFoundError: there is no ``README.md``.
@@ -136,7 +152,8 @@ def check_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
         raise ValueError(f"{path}: the front matter cannot be read ({error}): {way_out}") from error
     if card.data.library_name != "dsh-hf" or not card.data.license:
         raise ValueError(f"{path}: the front matter needs library_name: dsh-hf and a license; {way_out}")
-    if not any(str(card) == str(ModelCard(render_card(folder, name))) for name in (repo_id, None)):
+    named = re.search(r'from_pretrained\("([^"]+)"\)', card.text)
+    if named is None or str(card) != str(ModelCard(render_card(folder, named[1]))):
         raise ValueError(f"{path} is not what {EVALUATION_NAME}, {TRAINING_NAME} and {CONFIG_NAME} give: {way_out}")
     return str(card)
 

@@ -1,11 +1,8 @@
 """DSHModel: three streams of networks that turn sketches and images into codes of one Hamming space."""
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,10 @@ from dsh_hf.checkpoint import (
     WEIGHTS_NAME,
     CheckpointError,
     find_checkpoint,
+    fingerprint,
     read_config,
     read_weights,
+    write_checkpoint,
 )
 from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.configuration import DSHConfig
@@ -35,13 +34,7 @@ from dsh_hf.encoders import (
     share_convolutions,
 )
 from dsh_hf.encoding import encode_pictures
-from dsh_hf.files import replaced_atomically, write_atomically
-from dsh_hf.processing import (
-    Picture,
-    prepare_image,
-    prepare_sketch,
-    sketch_to_tensor_layout,
-)
+from dsh_hf.processing import Picture, prepare_image, prepare_sketch, sketch_to_tensor_layout
 from dsh_hf.tokens import TokenNetwork
 
 
@@ -111,11 +104,7 @@ class DSHModel(
 
         Codes of two models go together only if their fingerprints are equal.
         """
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self._stored_tensors().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint(self.config, self._stored_tensors())
 
     def sketch_outputs(self, sketches: Tensor) -> Tensor:
         """Give the hash layer's outputs F2 for sketches.
@@ -389,10 +378,22 @@ class DSHModel(
                     file.replace(folder / file.name)
         return answer
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save_file
+    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+        """Send ``config.json`` and ``model.safetensors``, and a short card where there is none.
 
-        with replaced_atomically(save_directory / WEIGHTS_NAME) as temporary:
-            save_file(self._stored_tensors(), temporary, metadata={"format": "pt"})
-        settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
-        write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config
+        Args:
+            repo_id: ``"org/name"``.
+            arguments: as ``huggingface_hub.PyTorchModelHubMixin`` takes them.
+
+        Raises:
+            ValueError: a checkpoint with figures lies there; ``push_to_hub.py`` sends all that belongs together.
+        """
+        from dsh_hf.publishing import names_to_push
+
+        names = names_to_push(repo_id, arguments.get("branch"), arguments.get("token"))
+        address: str = super().push_to_hub(repo_id, **{"allow_patterns": names} | arguments)
+        return address
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        # With the config of now: else the mixin writes the first one.
+        write_checkpoint(save_directory, self.config, self._stored_tensors())

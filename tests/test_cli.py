@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dsh_hf.cli import main
+from dsh_hf.sending import check_places
 
 TRAIN = [
     "--image-backbone=test_efficientnet",
@@ -59,6 +60,43 @@ def test_train_leaves_a_checkpoint_with_its_split_and_how_it_was_made(run):
     assert training["seconds"] >= 0
 
 
+def test_the_split_that_is_kept_lists_no_sketch_that_was_trained_on(run, sketchy, tmp_path):
+    from dsh_hf.data import Split
+
+    assert Split.load(run / "checkpoint/split.json").validation_sketches == ()
+    assert len(Split.load(run / "checkpoint/split.json").query_sketches) == 4
+    assert json.loads((run / "checkpoint/training.json").read_text())["data"][0]["items"] == 18
+    out = tmp_path / "run"
+    assert main(["train", "--sketchy", str(sketchy), "--validate", "--out", str(out), *TRAIN]) == 0
+    assert len(Split.load(out / "checkpoint/split.json").validation_sketches) == 4
+    assert json.loads((out / "checkpoint/training.json").read_text())["data"][0]["items"] == 14
+
+
+def test_quickdraw_adds_sketches(sketchy, tmp_path):
+    for word in ("apple", "door", "zebra"):
+        line = json.dumps({"word": word, "key_id": "7", "drawing": [[[0, 90, 50], [0, 40, 90]]]})
+        (tmp_path / f"{word}.ndjson").write_text(line + "\n")
+    out = tmp_path / "run"
+    arguments = ["--sketchy", str(sketchy), "--quickdraw", str(tmp_path), "--out", str(out), *TRAIN]
+    assert main(["train", *arguments]) == 0
+    sources = json.loads((out / "checkpoint/training.json").read_text())["data"]
+    assert sources[1] == {"name": "Quick, Draw!", "terms": "CC BY 4.0, Google", "items": 2}
+
+
+@pytest.mark.parametrize("option", [["--split-seed", "0"], ["--unseen", "apple"], ["--queries-per-class", "2"]])
+def test_options_of_a_split_that_is_made_are_refused_beside_a_file(run, sketchy, tmp_path, capsys, option):
+    split = ["--split", str(run / "checkpoint/split.json"), *option]
+    assert main(["train", "--sketchy", str(sketchy), "--out", str(tmp_path), *split, *TRAIN]) == 2
+    assert f"{option[0]} would change nothing: the split in " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_does_not_tell_where_its_data_lay(run, sketchy):
+    check_places((run / "checkpoint").iterdir())
+    command = json.loads((run / "checkpoint/training.json").read_text())["command"]
+    assert command.startswith(f"dsh-hf train --sketchy {sketchy.name} --out {run.name} ")
+
+
 def test_evaluate_prints_a_table_and_writes_json_and_figure(run, sketchy, tmp_path, capsys):
     arguments = ["evaluate", str(run / "checkpoint"), "--sketchy", str(sketchy), "--out", str(tmp_path)]
     assert main(arguments) == 0
@@ -98,7 +136,12 @@ def test_any_two_sources_train_and_are_measured(sketchy, tmp_path, capsys):
     data = ["--sketches", str(sketches), "--images", str(images)]
     split = ["--split", "paper", "--queries-per-class", "2"]
     out = tmp_path / "run"
-    assert main(["train", *data, *split, "--terms", "mine", "--out", str(out), *TRAIN]) == 0
+    vectors = tmp_path / "client-x" / "vectors.txt"
+    vectors.parent.mkdir()
+    vectors.write_text("apple 0.1 0.2 0.3\ndoor 0.3 -0.1 0.2\n")
+    words = ["--word-vectors", str(vectors)]
+    assert main(["train", *data, *split, *words, "--terms", "mine", "--out", str(out), *TRAIN]) == 0
+    check_places((out / "checkpoint").iterdir())
     assert " ".join(data) in capsys.readouterr().out
     training = json.loads((out / "checkpoint/training.json").read_text())
     assert training["data"] == [{"name": f"sketches.parquet and {images.name}", "terms": "mine", "items": 18}]
@@ -173,6 +216,55 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert len(errors) == 1
     assert errors[0].startswith(f"dsh-hf {arguments[0]}: ")
     assert message in errors[0]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that holds one index a URL."""
+    from dsh_hf.gallery import store
+    from dsh_hf.index import ExactIndex
+
+    class Table(ExactIndex):
+        def known(self, ids):
+            return set(ids) & held(self)
+
+    def held(table):
+        return set(table.search(np.zeros(8, np.uint8), 1000)[1].tolist())
+
+    tables = {"held": held}
+
+    def open_index(spec, *, bits, path=None, fingerprint=None):
+        assert path is None
+        return tables.setdefault(spec, Table(bits=bits, fingerprint=fingerprint))
+
+    monkeypatch.setattr(store, "open_index", open_index)
+    return tables
+
+
+def test_a_gallery_on_a_server_is_searched_where_the_command_says(run, sketchy, tmp_path, capsys, server):
+    photos, gallery, url = sketchy / "256x256/photo", str(tmp_path / "gallery"), "postgresql://me:sesame@host/db"
+    checkpoint = ["--checkpoint", str(run / "checkpoint")]
+    for told in ("10 added", "0 added"):
+        assert main(["index", str(photos), "--out", gallery, "--engine", url, *checkpoint]) == 0
+        printed = capsys.readouterr().out
+        assert f"({told}" in printed
+        assert f"--index {gallery} --engine URL" in printed
+    sketch = str(next((sketchy / "256x256/sketch").rglob("*.png")))
+    assert main(["search", sketch, "--index", gallery, *checkpoint]) == 2
+    assert "--engine URL" in capsys.readouterr().err
+    assert main(["search", sketch, "--index", gallery, "--engine", url, *checkpoint]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert list(server) == ["held", url]
+
+
+def test_two_folders_do_not_share_a_table(run, sketchy, tmp_path, capsys, server):
+    given = ["--engine", "postgresql://host/db", "--checkpoint", str(run / "checkpoint")]
+    assert main(["index", str(sketchy / "256x256/photo"), "--out", str(tmp_path / "one"), *given]) == 0
+    before = server["held"](server["postgresql://host/db"])
+    assert main(["index", str(sketchy / "256x256/sketch"), "--out", str(tmp_path / "two"), *given]) == 2
+    assert "holds 10 codes already" in capsys.readouterr().err
+    assert server["held"](server["postgresql://host/db"]) == before
+    assert not (tmp_path / "two").exists()
 
 
 def test_index_is_not_overwritten_by_another_folder(run, sketchy, tmp_path, capsys):

@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from dsh_hf.contact_sheet import SIDE, draw_sheet, draw_tokens, spread_classes
+from dsh_hf.contact_sheet import SIDE, draw_results, draw_sheet, draw_tokens, save_sheet, spread_classes, spread_rows
 from dsh_hf.processing import PictureError
 from dsh_hf.tokens import TokenNetwork
 
@@ -89,6 +89,73 @@ def test_the_same_data_give_the_same_sheet(data):
 def test_classes_are_spread():
     assert spread_classes(list("abcdefgh"), 4) == ["a", "c", "e", "g"]
     assert spread_classes(list("ab"), 4) == ["a", "b"]
+
+
+def test_rows_are_spread_over_the_classes_in_whatever_order_they_come():
+    labels = [2, 0, 1, 0, 2, 1, 0]
+    assert spread_rows(labels, 3) == [1, 2, 0]
+    assert spread_rows(labels, 2) == [1, 2]
+    assert [labels[row] for row in spread_rows(labels, 4)] == [0, 0, 1, 2]
+    assert sorted(spread_rows(labels, 10)) == list(range(7))
+
+
+# Results
+
+GREEN, RED = (0x1B, 0x78, 0x37), (0xC5, 0x1B, 0x1B)
+
+
+def result_at(sheet: Image.Image, row: int, place: int) -> np.ndarray:
+    """Give the pixels of a result, counted from the right: the names' column is as wide as they need."""
+    left = sheet.width - (10 - place) * (SIDE + 4)
+    top = 24 + row * (SIDE + 4)
+    return np.asarray(sheet)[top : top + SIDE, left : left + SIDE]
+
+
+@pytest.fixture
+def searched():
+    """Two queries, and a gallery whose classes are numbered otherwise: 3 ants at 0, 2 and 4 bits, 9 bees between."""
+    queries = domain([encoded((90, 90, 90))] * 2, [0, 1])
+    labels = ["ant", "bee", "ant", "bee", "ant"] + ["bee"] * 7
+    features = Features({"image": ImageFeature(mode="RGB"), "label": ClassLabel(names=CLASSES[::-1])})
+    pictures = [{"bytes": encoded((10 * place, 0, 200)), "path": None} for place in range(12)]
+    gallery = Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+    codes = np.array([[(1 << place) - 1] for place in range(5)] + [[255]] * 7, np.uint8)
+    return queries, gallery, np.zeros((2, 1), np.uint8), codes
+
+
+def test_results_come_in_order_and_are_told_right_from_wrong(searched):
+    sheet = draw_results(*searched)
+    for place in range(10):
+        result = result_at(sheet, 0, place)
+        right = place in (0, 2, 4)
+        assert tuple(result[SIDE // 2, SIDE // 2]) == (10 * place, 0, 200)
+        assert tuple(result[0, 0]) == (GREEN if right else RED)
+        crossed = (result[8:16, -16:-8] == RED).all(axis=2).any()
+        assert crossed != right
+        assert tuple(result_at(sheet, 1, place)[0, 0]) == (RED if right else GREEN)
+
+
+def test_a_credit_stands_below(searched):
+    plain, credited = draw_results(*searched), draw_results(*searched, credit="by somebody")
+    assert credited.height > plain.height
+    assert (np.asarray(credited)[plain.height :] == 0).all(axis=2).any()
+    assert not (np.asarray(plain)[-4:] == 0).all(axis=2).any()
+
+
+def test_a_small_gallery_leaves_places_empty(searched):
+    queries, gallery, query_codes, codes = searched
+    sheet = draw_results(queries, gallery.select(range(2)), query_codes, codes[:2])
+    assert sheet.size == draw_results(*searched).size
+    assert (result_at(sheet, 0, 2) == 0xD8).all()
+
+
+def test_a_sheet_is_saved_whole_and_looks_the_same(searched, tmp_path):
+    sheet = draw_results(*searched)
+    save_sheet(sheet, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as saved:
+        difference = np.abs(np.asarray(saved.convert("RGB")).astype(int) - np.asarray(sheet))
+    assert difference.max() < 30
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from folder_trees import encoded, left_in, noise, packed, put
 from dsh_hf.data import archives
 from dsh_hf.data.archives import ArchiveError, is_archive, member_names, unpacked
 
-KINDS = ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"]
+KINDS = ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz"]
 
 
 def zip_of(path, members):
@@ -182,6 +182,31 @@ def test_a_damaged_member_is_told(content, place):
     assert left_in(place) == [archive.name]
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_a_compressed_archive_with_damage_inside_is_told(kind, content, place):
+    put(content / "owl" / "a.png", noise(".png", side=1000))  # so that bz2 has more than one block
+    archive = packed(content, place / f"pictures.{kind}")
+    data = bytearray(archive.read_bytes())
+    data[-6 if kind == "tar.gz" else len(data) * 9 // 10] ^= 255  # gzip's own sum is at its end
+    archive.write_bytes(data)
+    with pytest.raises(ArchiveError, match=rf"pictures\.{kind} is damaged or truncated"):
+        unpacked(archive)
+    assert left_in(place) == [archive.name]
+
+
+def test_folders_that_an_older_windows_tool_wrote_are_folders(place):
+    members = {}
+    for name in ("cat\\", "cat\\1.jpg", "__MACOSX\\cat\\2.jpg"):
+        info = zipfile.ZipInfo("x")
+        info.filename = name  # as it stands: the constructor would make / of \\
+        members[info] = encoded() if name.endswith("jpg") else b""
+    archive = zip_of(place / "windows.zip", members)
+    assert member_names(archive) == ["cat/", "cat/1.jpg", "__MACOSX/cat/2.jpg"]
+    folder = unpacked(archive)
+    assert (folder / "cat" / "1.jpg").read_bytes() == encoded()
+    assert [path.name for path in folder.rglob("*.jpg")] == ["1.jpg"]
+
+
 def test_an_encrypted_archive_is_told(content, place):
     archive = packed(content, place / "pictures.zip")
     data = bytearray(archive.read_bytes())
@@ -197,7 +222,7 @@ def test_an_encrypted_archive_is_told(content, place):
 def test_too_little_space_is_told_before_anything_is_written(content, place, monkeypatch):
     archive = packed(content, place / "pictures.tar")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 9000))
-    with pytest.raises(OSError, match=r"pictures.tar needs .* GB unpacked, and 0.0 GB are free in .*place: make room"):
+    with pytest.raises(OSError, match=r"pictures.tar cannot be .* \(it needs 0.0 GB, and 0.0 GB are free\): make room"):
         unpacked(archive)
     assert left_in(place) == [archive.name]
 

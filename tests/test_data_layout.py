@@ -142,6 +142,31 @@ def test_a_part_is_there_as_folder_or_as_archive_of_its_name(root, tmp_path):
     assert "B_ready.zip.unpacked" in left_in(root)
 
 
+def test_a_part_is_there_in_an_archive_of_another_name_at_the_first_look_as_at_the_second(root, tmp_path):
+    fill(root / "a/pictures", tmp_path / "content/set/b_ready", tmp_path / "other/c")
+    packed(tmp_path / "content", root / "everything.zip")
+    packed(tmp_path / "other", root / "other.zip")
+    assert [has_part(root, "b"), has_part(root, "b")] == [True, True]
+    assert left_in(root) == ["a", "everything.zip", "everything.zip.unpacked", "other.zip"]
+
+
+def test_a_changed_archive_is_looked_into_anew(root, tmp_path):
+    fill(tmp_path / "content/a/pictures", tmp_path / "content/c")
+    packed(tmp_path / "content", root / "set.zip")
+    with pytest.raises(FileNotFoundError):
+        find_parts("Set", root, PARTS)
+    fill(tmp_path / "content/b")
+    packed(tmp_path / "content", root / "set.zip")
+    assert has_part(root, "b")
+
+
+def test_a_damaged_archive_of_another_name_does_no_harm_where_a_part_is_asked_for(root, caplog):
+    put(root / "notes.zip", b"half")
+    assert not has_part(root, "b")
+    assert "not looked into: " in caplog.text
+    assert "notes.zip is damaged" in caplog.text
+
+
 def test_a_part_in_an_archive_of_another_kind_is_told(root):
     put(root / "b_ready.rar", b"Rar!")
     with pytest.raises(ArchiveError, match=r"b_ready\.rar: only zip and tar"):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from dsh_hf.data import load_quickdraw
+from dsh_hf.data import load_quickdraw, quickdraw
 from dsh_hf.data.quickdraw import render_strokes, sketchy_words
 
 SQUARE = [[[0, 255, 255, 0, 0], [0, 0, 255, 255, 0]]]
@@ -11,6 +11,13 @@ SQUARE = [[[0, 255, 255, 0, 0], [0, 0, 255, 255, 0]]]
 
 def line(word, key, drawing=SQUARE):
     return json.dumps({"word": word, "key_id": key, "recognized": True, "drawing": drawing}) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+    return cache
 
 
 @pytest.fixture
@@ -42,6 +49,62 @@ def test_classes_choose_words_and_rename_them(folder):
     assert data.features["label"].names == ["ape", "hotdog"]
     assert data["label"][:] == [0, 1]
     assert data["id"][:] == ["monkey/31", "hot dog/21"]
+
+
+def test_drawings_are_rendered_once_into_the_cache_and_anew_when_their_file_changes(folder, cache, monkeypatch):
+    first = load_quickdraw(folder)
+    assert [path["filename"] for path in first.cache_files] == [str(path) for path in cache.rglob("*.arrow")]
+    before = len(list(cache.rglob("*.arrow")))
+    drawn = []
+    monkeypatch.setattr(
+        quickdraw, "render_strokes", lambda strokes: drawn.append(strokes) or render_strokes(strokes, size=256)
+    )
+    assert load_quickdraw(folder)._fingerprint == first._fingerprint
+    assert drawn == []
+    assert len(list(cache.rglob("*.arrow"))) == before
+    with (folder / "cat.ndjson").open("a") as file:
+        file.write(line("cat", "13"))
+    changed = load_quickdraw(folder)
+    assert changed["id"][:3] == ["cat/11", "cat/12", "cat/13"]
+    assert len(drawn) == 5
+    assert changed._fingerprint != first._fingerprint
+
+
+def test_a_stream_renders_each_drawing_when_it_is_read_and_keeps_none(folder, cache, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        quickdraw, "render_strokes", lambda strokes: drawn.append(strokes) or render_strokes(strokes, size=256)
+    )
+    stream = load_quickdraw(folder, streaming=True)
+    assert drawn == []
+    assert next(iter(stream))["id"] == "cat/11"
+    assert len(drawn) == 1
+    assert not list(cache.rglob("*.arrow"))
+    whole = load_quickdraw(folder)
+    assert stream.features == whole.features
+    for row, other in zip(stream, whole, strict=True):
+        assert (row["label"], row["id"]) == (other["label"], other["id"])
+        assert row["image"].tobytes() == other["image"].tobytes()
+
+
+def test_a_stream_names_a_broken_line_when_it_is_read(folder):
+    with (folder / "cat.ndjson").open("a") as file:
+        file.write("[]\n")
+    rows = iter(load_quickdraw(folder, streaming=True))
+    assert [next(rows)["id"], next(rows)["id"]] == ["cat/11", "cat/12"]
+    with pytest.raises(ValueError, match=r"cat\.ndjson, line 3: not a Quick, Draw! drawing"):
+        next(rows)
+
+
+def test_a_word_without_drawings_is_a_class_without_rows(folder):
+    (folder / "cat.ndjson").write_text("")
+    data = load_quickdraw(folder)
+    assert data.features["label"].names == ["cat", "hot dog", "monkey"]
+    assert data["label"][:] == [1, 2]
+    with pytest.raises(ValueError, match=r"no drawings in .*: its files are empty"):
+        load_quickdraw(folder, {"cat": "cat"})
+    with pytest.raises(ValueError, match=r"no drawings in .* or no word is of a class wanted"):
+        load_quickdraw(folder, {})
 
 
 def test_missing_folder_files_and_words_are_named(folder, tmp_path_factory):

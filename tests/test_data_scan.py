@@ -68,6 +68,25 @@ def test_clutter_is_left_out(root):
     assert [folder.names for folder in scan(root)] == before
 
 
+def test_what_is_known_of_other_classes_stays_known(root, looked_at):
+    scan(root)
+    check_pictures(list_pictures([root / "cat"]))
+    put(root / "owl" / "c.png")
+    scan(root)
+    assert sorted(looked_at) == ["cat/a.jpg", "cat/b.png", "owl/a.jpg", "owl/b.png", "owl/c.png"]
+
+
+def test_a_class_that_was_damaged_costs_the_others_no_second_look(root, looked_at):
+    scan(root)
+    broken = put(root / "cat" / "c.jpg", noise()[:-99])
+    with pytest.raises(PictureError, match="1 of 3 pictures"):
+        check_pictures(list_pictures([root / "cat"]))
+    broken.unlink()
+    looked_at.clear()
+    scan(root)
+    assert looked_at == []
+
+
 def test_a_folder_without_class_folders_is_named(tmp_path):
     put(tmp_path / "flat" / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"no class folders in .*flat: expected <class>/<picture>"):

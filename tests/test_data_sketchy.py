@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import datasets
 import PIL.Image
@@ -8,6 +9,7 @@ import pytest
 from folder_trees import packed, sketchy_tree
 
 from dsh_hf.data import load_sketchy
+from dsh_hf.data.published import SKETCHY
 
 SKETCHES = {
     "cat": ["n02121620_10-1", "n02121620_10-2", "n02121620_11-1"],
@@ -181,6 +183,43 @@ def test_archives_are_opened(tmp_path):
     packed(tmp_path / "more", tmp_path / "downloads/EXTEND_image_sketchy_ready.zip")
     assert len(load_sketchy(tmp_path / "downloads")["images"]) == 10
     assert len(load_sketchy(tmp_path / "downloads/sketchy.tar.gz")["images"]) == 4
+
+
+@pytest.mark.parametrize("name", ["Sketchy.zip", "Sketchy.tar.gz"])
+def test_one_archive_of_everything_gives_the_extended_version_every_time(name, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    packed(sketchy_tree(tmp_path / "content", extended=True), tmp_path / "downloads" / name)
+    first, second = (load_sketchy(tmp_path / "downloads")["images"] for _ in range(2))
+    assert first.info.config_name == second.info.config_name == "extended"
+    assert first._fingerprint == second._fingerprint
+
+
+def test_hyphens_in_a_class_name_are_no_part_of_a_drawing_without_a_number(tmp_path):
+    root = sketchy_tree(tmp_path, classes=("hot-air_balloon",))
+    (root / "256x256/sketch/tx_000000000000/hot-air_balloon/n1_10-1.png").rename(
+        root / "256x256/sketch/tx_000000000000/hot-air_balloon/drawing.png"
+    )
+    data = load_sketchy(root)["sketches"]
+    assert dict(zip(data["id"], data["photo_id"], strict=True)) == {
+        "hot-air_balloon/drawing": "hot-air_balloon/drawing",
+        "hot-air_balloon/n1_10-2": "hot-air_balloon/n1_10",
+        "hot-air_balloon/n1_11-1": "hot-air_balloon/n1_11",
+    }
+
+
+def test_other_numbers_than_the_published_ones_are_logged(tmp_path, caplog, monkeypatch):
+    root = sketchy_tree(tmp_path, extended=True)
+    small = replace(
+        SKETCHY,
+        classes=("cat", "car_(sedan)"),
+        pictures={"sketches": (5, 6), "photographs": (4,), "extended images": (11,)},
+    )
+    monkeypatch.setattr("dsh_hf.data.sketchy.SKETCHY", small)
+    load_sketchy(root, extended=False)
+    assert not caplog.records
+    load_sketchy(root)
+    assert "Sketchy has 2 classes, 5 or 6 sketches, 11 extended images; loaded with " in caplog.text
+    assert "sketch/tx_000000000000: 2 classes, 6 sketches, 10 extended images" in caplog.text
 
 
 def test_a_broken_photograph_is_told_before_anything_starts(root):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value
+from folder_trees import packed
 from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 from PIL import Image as PillowImage
 
-from dsh_hf.data.columns import as_pictures
+from dsh_hf.data.columns import as_pictures, renumbered
 from dsh_hf.data.sources import join_domains, open_source
 
 NAMES = ["ant", "bee", "ant"]  # of the three pictures that most tests have
@@ -105,11 +106,22 @@ def test_a_tar_of_class_folders_is_no_webdataset(tmp_path):
     check(opened, ["ant/0", "ant/1", "bee/2"], ["ant", "ant", "bee"])
 
 
-def test_a_folder_of_quickdraw_drawings(tmp_path):
+@pytest.mark.parametrize("kind", ["tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz"])
+def test_a_compressed_tar_of_class_folders(tmp_path, kind):
+    folder = write_folders(tmp_path / "pets", ["ant", "ant", "bee"])
+    opened = open_source(str(packed(folder, tmp_path / f"pets.{kind}")))
+    check(opened, ["ant/0", "ant/1", "bee/2"], ["ant", "ant", "bee"])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_of_quickdraw_drawings(tmp_path, streaming):
+    (tmp_path / "drawings").mkdir()
     for word in ("ant", "bee"):
         line = json.dumps({"word": word, "key_id": "7", "drawing": [[[0, 9], [0, 9]]]})
-        (tmp_path / f"{word}.ndjson").write_text(line + "\n")
-    assert open_source(str(tmp_path))["id"][:] == ["ant/7", "bee/7"]
+        (tmp_path / f"drawings/{word}.ndjson").write_text(line + "\n")
+    opened = open_source(str(tmp_path / "drawings"), streaming=streaming)
+    assert isinstance(opened, IterableDataset if streaming else Dataset)
+    assert [row["id"] for row in opened] == ["ant/7", "bee/7"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -259,6 +271,12 @@ def test_a_file_that_is_no_source(tmp_path, name):
         open_source(str(tmp_path / name))
 
 
+def test_an_archive_that_is_not_opened_here_is_told(tmp_path):
+    (tmp_path / "pets.7z").write_bytes(b"7z")
+    with pytest.raises(ValueError, match=r"pets\.7z: only zip and tar are opened here; unpack it"):
+        open_source(str(tmp_path / "pets.7z"))
+
+
 @pytest.mark.parametrize("name", ["broken.parquet", "broken.tar", "broken.zip"])
 def test_a_broken_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"PK not really" * 100)
@@ -345,6 +363,14 @@ def test_a_row_without_a_class_is_named(labels, kind):
         as_pictures(dataset({"label": labels}, {"label": kind}), "pets")
 
 
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_row_of_a_stream_without_a_class_is_named_when_it_is_read(missing):
+    rows = dataset({"label": [0, missing, 1]}, {"label": ClassLabel(names=["a", "b"])}).to_iterable_dataset()
+    opened = as_pictures(rows, "pets")
+    with pytest.raises(ValueError, match="pets has no class in row 1: fill it in or drop it"):
+        list(opened)
+
+
 def test_ids_of_ones_own_are_kept_and_have_to_differ():
     assert as_pictures(dataset({"id": ["x", "y", "z"]}))["id"][:] == ["x", "y", "z"]
     assert as_pictures(dataset({"id": [5, 6, 7]}, {"id": Value("int64")}))["id"][:] == ["5", "6", "7"]
@@ -390,6 +416,17 @@ def test_classes_can_be_chosen():
         assert len(joined["sketches"]) == 2
     with pytest.raises(ValueError, match="no such class: owl"):
         join_domains(sketches, images, ["owl"])
+
+
+def test_chosen_rows_are_numbered_anew_without_copying_their_pictures():
+    chosen = as_pictures(dataset({"label": ["bee", "ant", "fly"]})).select([2, 0])
+    numbered = renumbered(chosen, ["Fly", "owl", "bee"])
+    assert len(numbered.data) == 3  # all rows are still there, behind the choice
+    assert numbered.features["label"].names == ["Fly", "owl", "bee"]
+    assert numbered["label"][:] == [0, 2]
+    assert [shade_of(row) for row in numbered] == [2, 0]
+    assert numbered._fingerprint == renumbered(chosen, ["Fly", "owl", "bee"])._fingerprint
+    assert renumbered(chosen, ["bee"])["label"][:] == [-1, 0]
 
 
 def test_names_without_a_picture_are_no_classes():

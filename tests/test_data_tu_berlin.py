@@ -89,6 +89,12 @@ def test_archives_are_opened(root, tmp_path):
     assert data["images"][0]["image"].size == (8, 6)
 
 
+def test_one_archive_of_everything_gives_the_extended_version_every_time(root, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    packed(root, tmp_path / "downloads" / "TUBerlin.zip")
+    assert [len(load_tu_berlin(tmp_path / "downloads")["images"]) for _ in range(2)] == [9, 9]
+
+
 def test_a_class_without_images_is_told(root):
     put(root / "png" / "zebra" / "20000.png")
     with pytest.raises(ValueError, match=r"classes with sketches but no images: zebra \(in .*png\)"):
@@ -103,4 +109,5 @@ def test_a_broken_image_is_told(root):
 
 def test_another_number_of_classes_is_logged(root, caplog):
     load_tu_berlin(root)
-    assert "TU-Berlin has 250 classes; in" in caplog.text
+    assert "TU-Berlin has 250 classes, 20,000 sketches, 204,489 images; loaded with " in caplog.text
+    assert "png: 3 classes, 6 sketches, 9 images" in caplog.text

@@ -115,7 +115,12 @@ def test_a_manifest_leads_to_no_file_elsewhere(saved, tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format_version": 3}, "newer dsh_hf"), ({"engine": ...}, "lacks 'engine'"), ({"items": ...}, "lacks 'items'")],
+    [
+        ({"format_version": 3}, "newer dsh_hf"),
+        ({"engine": ...}, "lacks 'engine'"),
+        ({"engine": 3}, "which is no text"),
+        ({"items": ...}, "lacks 'items'"),
+    ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(saved, change, message):
     manifest = json.loads((saved / "retriever.json").read_text()) | change
@@ -194,8 +199,13 @@ def test_a_platform_without_locks_takes_galleries_too(tmp_path, monkeypatch):
 
 def test_leftovers_of_saves_cut_short_go_and_nothing_else_does(saved):
     mark = "0123456789abcdef0123456789abcdef"
-    left = [f"index-{mark}.safetensors", f"items-{mark}.parquet", f".items-{mark}.parquet.12345678.tmp"]
-    foreign = ["index-of-mine.txt", "items.json", "index", ".hidden", "notes.tmp"]
+    left = [
+        f".index-{mark}.safetensors.lock",
+        f"index-{mark}.safetensors",
+        f"items-{mark}.parquet",
+        f".items-{mark}.parquet.12345678.tmp",
+    ]
+    foreign = ["index-of-mine.txt", "items.json", "index", ".hidden", "notes.tmp", ".index.lock"]
     for name in left + foreign:
         (saved / name).write_text("x")
     make_gallery().save(saved, FACTS)
@@ -218,8 +228,28 @@ def test_leftovers_of_saves_cut_short_go_and_nothing_else_does(saved):
         ("milvus+https://:secret@host/codes", "milvus+https://@host/codes"),
         ("postgresql://me:secret@host", "postgresql://me@host"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:pa#secret@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:pa?secret@host/db?table=codes", "postgresql://me@host/db?table=codes"),
+        ("postgresql://me:pa@secret:@host/db", "postgresql://me@host/db"),
+        ("postgresql://host?password=secret@x", "postgresql://host"),
+        ("postgresql://host/db?p%61ssword=secret&SSLPASSWORD=secret/@", "postgresql://host/db"),
+        ("postgresql://me@one:1,two:2/db?table=a%26b", "postgresql://me@one:1,two:2/db?table=a%26b"),
         ("postgresql:///db?host=/run/postgresql", "postgresql:///db?host=/run/postgresql"),
     ],
 )
 def test_a_url_is_kept_without_its_password(url, kept):
     assert without_password(url) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:pa#ss@host/db",
+        "postgresql://me:pa#ss@host:5432/db?sslmode=require&password=word",
+        "postgresql://host?password=word",
+    ],
+)
+def test_what_libpq_takes_for_a_password_is_not_kept(url):
+    conninfo = pytest.importorskip("psycopg").conninfo
+    given = conninfo.conninfo_to_dict(url)
+    assert conninfo.conninfo_to_dict(without_password(url)) == {k: v for k, v in given.items() if k != "password"}

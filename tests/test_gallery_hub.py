@@ -1,15 +1,18 @@
 """A gallery on the Hub: sent with a card and without this machine's paths, opened by name like a model."""
 
+import json
+
 import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
 from huggingface_hub import HfApi
-from loopback_hub import LoopbackHub
+from huggingface_hub.errors import HTTPError
+from loopback_hub import Fault, LoopbackHub
 from PIL import Image
 from tiny_checkpoint import tiny_model
 
-from dsh_hf import SketchRetriever
+from dsh_hf import SketchRetriever, sending
 from dsh_hf.index import IndexMismatchError
 from dsh_hf.retrieval import RetrieverError
 
@@ -40,6 +43,7 @@ def retriever(photos, model):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(sending, "WAITS", (0.0, 0.0))
     with LoopbackHub() as hub:
         hub.patch(monkeypatch, tmp_path / "home", token=hub.token)
         yield hub
@@ -159,6 +163,51 @@ def test_a_pull_request_leaves_main_as_it_is(hub, retriever, model):
         retriever.push_to_hub(REPO, create_pr=True, revision="v2")
 
 
+def test_a_server_that_fails_now_and_then_is_put_up_with(hub, retriever, model):
+    hub.faults = [
+        Fault("POST /api/repos/create", 502),
+        Fault("POST /api/datasets/org/gallery/branch", "cut"),
+        Fault("POST /api/datasets/org/gallery/commit", 503),
+        Fault("GET /datasets/org/gallery/resolve", "half"),
+    ]
+    retriever.push_to_hub(REPO, revision="v2")
+    assert [fault.request for fault in hub.faults if fault.times] == []
+    assert hub.repos[KEY].messages == ["initial commit", "Upload a gallery of 3 pictures"]
+
+
+def test_a_server_that_dies_leaves_the_gallery_as_it_was(hub, retriever, photos, model):
+    retriever.push_to_hub(REPO)
+    before = sent(hub)
+    retriever.add([photos / "c.png"], ["added"])
+    hub.faults = [Fault("POST /api/datasets/org/gallery/commit", "die")]
+    with pytest.raises(HTTPError):
+        retriever.push_to_hub(REPO)
+    assert sent(hub) == before
+    hub.start_again()
+    retriever.push_to_hub(REPO)
+    assert len(SketchRetriever.from_pretrained(REPO, model)) == 4
+
+
+def test_a_pull_request_is_not_opened_twice(hub, retriever):
+    hub.faults = [Fault("POST /api/datasets/org/gallery/commit", "half")]
+    with pytest.raises(HTTPError):
+        retriever.push_to_hub(REPO, create_pr=True)
+    assert list(hub.repos[KEY].refs) == ["main", "refs/pr/1"]
+
+
+def test_another_content_on_the_hub_is_found_out(hub, retriever, monkeypatch):
+    upload = HfApi.upload_folder
+
+    def upload_and_exchange(api, **options):
+        commit = upload(api, **options)
+        sent(hub)["items.parquet"] = b"something else"
+        return commit
+
+    monkeypatch.setattr(HfApi, "upload_folder", upload_and_exchange)
+    with pytest.raises(RuntimeError, match=r"org/gallery: items\.parquet is not there as it was sent"):
+        retriever.push_to_hub(REPO)
+
+
 def test_offline_only_what_was_downloaded_opens(hub, retriever, model, tmp_path):
     retriever.push_to_hub(REPO)
     with pytest.raises(RetrieverError, match="not in the local cache"):
@@ -202,6 +251,19 @@ def test_a_manifest_that_leads_elsewhere_is_refused(hub, retriever, model):
     manifest = sent(hub)["retriever.json"]
     sent(hub)["retriever.json"] = manifest.replace(b'"items.parquet"', b'"../../items.parquet"')
     with pytest.raises(RetrieverError, match="no file beside it"):
+        SketchRetriever.from_pretrained(REPO, model)
+
+
+@pytest.mark.parametrize("index", [None, "README.md"])
+def test_no_connection_is_made_to_a_server_that_a_download_names(hub, retriever, model, monkeypatch, index):
+    def connect(*args, **options):
+        pytest.fail("a connection was made")
+
+    retriever.push_to_hub(REPO)
+    named = {"engine": "postgresql://me:secret@stranger.example.org/photos", "index": index, "sha256": {}}
+    sent(hub)["retriever.json"] = json.dumps(json.loads(sent(hub)["retriever.json"]) | named).encode()
+    monkeypatch.setattr("dsh_hf.gallery.store.open_index", connect)
+    with pytest.raises(RetrieverError, match="names a server for its codes, postgresql://me@stranger"):
         SketchRetriever.from_pretrained(REPO, model)
 
 

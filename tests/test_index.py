@@ -6,6 +6,8 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,9 @@ from safetensors import safe_open
 
 from dsh_hf import index as index_package
 from dsh_hf.index import IndexChangedError, IndexFileError, IndexMismatchError, engine_class, open_index
-from dsh_hf.index.base import Index
+from dsh_hf.index.arrays import GrowingArray
+from dsh_hf.index.base import Index, check_ids
+from dsh_hf.index.files import read_index_file, write_index_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -192,6 +196,75 @@ def test_ids_in_any_container(make_index, kind):
     index = make_index(bits=8)
     index.add(np.arange(3, dtype=np.uint8)[:, None], ids=kind([5, 6, 7]))
     assert index.search(np.zeros(1, np.uint8), 1)[1].tolist() == [5]
+
+
+@pytest.mark.parametrize("ids", [np.arange(5), np.array([7, 3, 9], np.uint8), np.array([2**63 - 1, 0], np.uint64)])
+def test_ids_in_an_array_are_those_of_a_list_and_stay_the_callers(ids):
+    checked = check_ids(ids)
+    assert checked.dtype == np.int64
+    assert checked.tolist() == ids.tolist() == check_ids(ids.tolist()).tolist()
+    assert not np.shares_memory(checked, ids)
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([5, 1, 5]), np.array([2**63], np.uint64), np.array([[1, 2]]), np.array([True])]
+)
+def test_wrong_ids_in_an_array_are_refused_as_in_a_list(ids):
+    with pytest.raises(ValueError, match=r"id 5 is given more than once|must fit in 64 bits|all ints or all strs"):
+        check_ids(ids)
+
+
+def test_an_array_of_ids_is_checked_without_an_object_for_each():
+    ids = np.random.default_rng(0).permutation(200_000)
+    tracemalloc.start()
+    try:
+        check_ids(ids)
+        assert tracemalloc.get_traced_memory()[1] < 20 * ids.size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("names", [list(range(100, 110)), [f"photo {i}" for i in range(10)]], ids=["ints", "strs"])
+def test_an_addition_that_breaks_off_has_added_nothing(engine, names, when, error, monkeypatch, tmp_path):
+    """Breaks off before or after each step that takes memory, in turn."""
+    codes = np.arange(160, dtype=np.uint8).reshape(20, 8)
+    extend, steps, begun = GrowingArray.extend, [], 0
+
+    def breaking(self, values):
+        steps.append(values)
+        if when == "after":
+            extend(self, values)
+        if len(steps) == begun:
+            raise error
+        if when == "before":
+            extend(self, values)
+
+    for before in (0, 5):  # none in the index, and some
+        for begun in range(1, 9):
+            index, steps = open_index(engine, bits=64), []
+            index.add(codes[:5], names[:5])
+            index.remove(names[before:5])
+            with monkeypatch.context() as patch:
+                patch.setattr(GrowingArray, "extend", breaking)
+                try:
+                    index.add(codes[3:8], names[5:])
+                except error:
+                    pass
+                else:
+                    assert begun > 1
+                    break
+            assert len(index) == before
+            index.add(codes[10:15], names[5:])
+            index.save(tmp_path / "index")
+            for opened in (index, open_index(engine, bits=64, path=tmp_path / "index")):
+                assert len(opened) == before + 5
+                distances, ids = opened.search(codes[10:15], 1)
+                assert not distances.any()
+                assert ids[:, 0].tolist() == names[5:]
+                assert opened.search(codes[0], 20)[1].size == before + 5
+            (tmp_path / "index").unlink()
 
 
 def test_removing_an_unknown_id_names_it_and_removes_nothing(make_index):
@@ -518,6 +591,94 @@ def test_another_model_length_or_engine_is_refused_with_the_way_out(engine, save
     with pytest.raises(IndexMismatchError, match=f"saved by the engine '{engine}': open it as '{engine}'"):
         open_index(other, bits=20, path=saved)
     assert len(open_index(engine, bits=20, path=saved, fingerprint="abc")) == 50
+
+
+def forge(path, change):
+    """Write the file anew with header and tensors changed, under a checksum that fits."""
+    header, tensors, _ = read_index_file(path)
+    change(header, tensors)
+    del header["version"]
+    write_index_file(path, header, tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in ("engine", "bits", "count", "next_id")),
+        *(("bits", value) for value in (0, "20", 2.5)),
+        *(("count", value) for value in (-1, 49, 51)),
+        *(("next_id", value) for value in (-1, 3, 2**70)),
+        ("engine", ["exact"]),
+        ("fingerprint", 7),
+    ],
+)
+def test_a_header_that_is_not_sound_is_refused_whatever_its_checksum(engine, saved, name, value):
+    forge(saved, lambda header, _: header.pop(name) if value is None else header.update({name: value}))
+    with pytest.raises(IndexFileError, match=r"gallery\.index .*add the codes again"):
+        open_index(engine, bits=20, path=saved)
+
+
+BROKEN = {
+    "missing": None,
+    "shorter": lambda tensor: tensor[:-1].copy(),
+    "longer": lambda tensor: np.concatenate([tensor, tensor[:1]]),
+    "of another type": lambda tensor: tensor.astype(np.float32),
+    "of another shape": lambda tensor: tensor.reshape(1, *tensor.shape),
+    "without values": lambda tensor: tensor[:0].copy(),
+}
+
+
+def break_tensor(_, tensors, name, change):
+    whole = tensors.pop(name)
+    if change:
+        tensors[name] = change(whole)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_tensors_of_another_shape_or_type_are_refused_whatever_their_checksum(engine, saved, broken):
+    whole = saved.read_bytes()
+    names = [name for name in read_index_file(saved)[1] if not name.startswith("graph.label_lookup")]
+    assert {"codes", "ids"} < set(names)
+    for name in names:
+        if name == "graph.element_levels" or (name in ("codes", "graph") and broken == "longer"):
+            continue  # room to grow, a code without an item, or what FAISS does not read
+        forge(saved, partial(break_tensor, name=name, change=BROKEN[broken]))
+        with pytest.raises(IndexFileError, match=r"gallery\.index .*add the codes again"):
+            open_index(engine, bits=20, path=saved)
+        saved.write_bytes(whole)
+
+
+def set_number(_, tensors, name, place, value):
+    tensors[name][place] = value
+
+
+@pytest.mark.parametrize("value", [-1, 50, 2**31 - 1])
+def test_places_out_of_range_are_refused_whatever_their_checksum(engine, saved, value):
+    whole = saved.read_bytes()
+    for name in {"rows", "items", "row_starts"} & set(read_index_file(saved)[1]):
+        for place in (0, 20, -1):
+            forge(saved, partial(set_number, name=name, place=place, value=value))
+            if name == "row_starts" and place == -1 and value == 50:
+                continue  # where it ends
+            with pytest.raises(IndexFileError, match=r"gallery\.index .*add the codes again"):
+                open_index(engine, bits=20, path=saved)
+            saved.write_bytes(whole)
+
+
+def test_an_id_twice_in_a_file_is_refused_whatever_its_checksum(engine, saved):
+    forge(saved, lambda _, tensors: tensors["ids"].__setitem__(1, tensors["ids"][0]))
+    with pytest.raises(IndexFileError, match="given more than once"):
+        open_index(engine, bits=20, path=saved)
+
+
+@pytest.mark.parametrize("ends", [[3, 2, 6], [3, 5, 7], [-1, 5, 6], [3, 5, 5], [1, 5, 6], [2, 4, 6]])
+def test_texts_of_ids_that_are_not_sound_are_refused_whatever_their_checksum(engine, ends, tmp_path):
+    index = open_index(engine, bits=8)
+    index.add(np.arange(3, dtype=np.uint8)[:, None], ["a\N{EURO SIGN}"[1:], "ab", "a"])
+    index.save(tmp_path / "gallery.index")
+    forge(tmp_path / "gallery.index", lambda _, tensors: tensors.update(id_ends=np.array(ends)))
+    with pytest.raises(IndexFileError, match=r"gallery\.index .*add the codes again"):
+        open_index(engine, bits=8, path=tmp_path / "gallery.index")
 
 
 @pytest.mark.parametrize("engine", ["exact", "hnsw"])

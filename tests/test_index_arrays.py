@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsh_hf.codes import pack_signs
-from dsh_hf.index.arrays import GrowingArray, KeyTable, distinct, mixed, place_dtype, to_codes, to_words
+from dsh_hf.index.arrays import GrowingArray, KeyTable, NumberSet, distinct, mixed, place_dtype, to_codes, to_words
 
 
 def test_a_growing_array_keeps_what_it_was_given():
@@ -21,6 +21,25 @@ def test_a_growing_array_leaves_the_array_it_began_with_alone():
     grown.extend(np.array([9]))
     grown.array[0] = 7
     assert began.tolist() == [0, 1, 2]
+
+
+def test_a_growing_array_forgets_what_it_is_cut_by():
+    grown = GrowingArray(np.arange(5))
+    grown.truncate(9)
+    grown.truncate(3)
+    grown.extend(np.array([7]))
+    assert grown.array.tolist() == [0, 1, 2, 7]
+
+
+def test_a_set_of_numbers_grows_and_takes_a_bit_each():
+    numbers = NumberSet(5)
+    numbers.add(np.array([0, 4, 4]))
+    for count in (9, 7, 20):
+        numbers.grow(count)
+    numbers.add(np.array([19, 8]))
+    assert np.flatnonzero(numbers.mask(20)).tolist() == [0, 4, 8, 19]
+    assert numbers.has(np.array([19, 18, 0])).tolist() == [True, False, True]
+    assert NumberSet(8000).nbytes == 1000
 
 
 @pytest.mark.parametrize("words", [1, 3])

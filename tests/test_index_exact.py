@@ -13,7 +13,8 @@ from engines import ENGINES_UNDER_TEST, Opener, Reference, assert_same_answers, 
 from hypothesis import HealthCheck, given, settings
 
 from dsh_hf.codes import hamming_distances, pack_signs
-from dsh_hf.index import exact, open_index, pivots, scan
+from dsh_hf.index import IndexFileError, exact, open_index, pivots, scan
+from dsh_hf.index.files import read_index_file, write_index_file
 
 EXACT = next(engine for engine in ENGINES_UNDER_TEST if engine.name == "exact")
 
@@ -106,6 +107,42 @@ def test_uniform_codes_are_compared_one_and_all_and_stats_say_why():
     assert_nearest(index, codes, codes[:5])
     assert index.stats()["pivots"] == 0
     assert index.stats()["share"] > 0.5
+
+
+def test_more_pivots_than_their_rings_can_be_counted_are_refused():
+    most = pivots.most_pivots(64)
+    index = open_index("exact", bits=64)
+    codes = np.arange(most + 1, dtype=np.uint64)[:, None].view(np.uint8)
+    with pytest.raises(ValueError, match=f"at most {most} pivots of 64 bits can be used, got {most + 1}: give fewer"):
+        index.use_pivots(codes)
+    last = np.array([(most - 1) * 65 + 64], np.int32)
+    _, order = pivots.make_rings(np.array([*last, 0], np.int32), np.empty((1, most), np.uint64), 64)
+    assert order.tolist() == [1, 0]
+
+
+def test_rings_that_are_not_sound_are_refused_whatever_their_checksum(small_scale, monkeypatch, tmp_path):
+    rings_are_worth(1, monkeypatch)
+    index = open_index("exact", bits=64, pivots=np.arange(80, dtype=np.uint8).reshape(10, 8))
+    index.add(clustered(np.random.default_rng(0), 500, 64, flips=0.05))
+    index.save(tmp_path / "index")
+    header, tensors, _ = read_index_file(tmp_path / "index")
+    del header["version"]
+    changes = [
+        {"ring_starts": tensors["ring_starts"][:-1]},
+        {"ring_starts": tensors["ring_starts"][::-1].copy()},
+        {"ring_starts": np.where(tensors["ring_starts"] > 0, 10**6, 0)},
+        {"pivots": tensors["pivots"][:-1]},
+        {"pivots": tensors["pivots"][:, :-1].copy()},
+        {"given_pivots": tensors["given_pivots"].astype(np.int32)},
+    ]
+    for change in changes:
+        write_index_file(tmp_path / "index", header, tensors | change)
+        with pytest.raises(IndexFileError, match=r"holds what no index has .*add the codes again"):
+            open_index("exact", bits=64, path=tmp_path / "index")
+    for change in ({"share": "half"}, {"decided": None}):
+        write_index_file(tmp_path / "index", header | change, tensors)
+        with pytest.raises(IndexFileError, match=r"holds what no index has .*add the codes again"):
+            open_index("exact", bits=64, path=tmp_path / "index")
 
 
 def test_pivots_that_do_not_fit_are_replaced_by_learned_ones():
@@ -251,6 +288,37 @@ def test_an_item_takes_at_most_14_bytes_beside_its_id_in_memory_and_on_disk(dist
     index.save(tmp_path / "index")
     assert (tmp_path / "index").stat().st_size <= (8 + 13.6) * 100_000
     assert open_index("exact", bits=64, path=tmp_path / "index").stats()["bytes"] <= 13.6 * 100_000
+
+
+@pytest.mark.parametrize("removed", [1, 5_000, 6_000])
+@pytest.mark.parametrize("tail", [0, 5_000])
+def test_an_item_takes_no_more_after_additions_and_removals(tail, removed):
+    codes = np.random.default_rng(0).integers(0, 256, (100_000 + tail, 8), np.uint8)
+    index = open_index("exact", bits=64)
+    index.add(codes[:100_000])
+    index.search(codes[0], 1)
+    for start in range(100_000, 100_000 + tail, 1000):
+        index.add(codes[start : start + 1000])
+    index.search(codes[0], 1)
+    index.remove(range(removed))
+    assert index.search(codes[0], 1)[0][0] > 0
+    assert index.stats()["bytes"] <= 13.6 * len(index)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "clustered"])
+def test_sorting_takes_at_most_72_bytes_an_item_with_what_stays(kind):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (200_000, 8), np.uint8) if kind == "uniform" else clustered(rng, 200_000, 64)
+    index = open_index("exact", bits=64)
+    tracemalloc.start()
+    try:
+        for start, stop in ((0, 150_000), (150_000, 165_000), (165_000, 200_000)):
+            index.add(codes[start:stop])
+            tracemalloc.reset_peak()
+            index.search(codes[0], 10)
+            assert tracemalloc.get_traced_memory()[1] <= 72 * stop
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("copies", [1, 5])

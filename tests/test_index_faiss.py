@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dsh_hf.codes import hamming_distances, pack_signs
-from dsh_hf.index import IndexFileError
+from dsh_hf.index import IndexFileError, open_index
 from dsh_hf.index import faiss as adapter
 from dsh_hf.index.exact import ExactIndex
 from dsh_hf.index.faiss import FaissFlatIndex, FaissHnswIndex, FaissIvfIndex
+from dsh_hf.index.files import read_index_file, write_index_file
 
 faiss = pytest.importorskip("faiss", reason='FAISS is not installed: pip install "dsh-hf[faiss]"')
 
@@ -329,3 +330,59 @@ def test_a_larger_collection_is_searched_with_more_candidates(monkeypatch):
     assert index.stats()["ef"] == adapter.EF
     monkeypatch.setattr(adapter, "EF_SHARE", 1)
     assert index.stats()["ef"] == 600
+
+
+def vector(array):
+    return faiss.vector_to_array(array).copy()
+
+
+def link_upwards(graph):
+    links, heights, ends = vector(graph.neighbors), vector(graph.levels), vector(graph.cum_nneighbor_per_level)
+    for first in vector(graph.offsets)[:-1][heights > 1].astype(np.int64):
+        links[first + ends[1] : first + ends[2]] = np.flatnonzero(heights == 1)[-1]
+    faiss.copy_array_to_vector(links, graph.neighbors)
+
+
+def enter_at_the_ground(graph):
+    graph.entry_point = int(np.argmin(vector(graph.levels)))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda held: link_upwards(held.hnsw),
+        lambda held: enter_at_the_ground(held.hnsw),
+        lambda held: setattr(held.hnsw, "entry_point", 10**6),
+        lambda held: faiss.copy_array_to_vector(np.zeros(1), held.hnsw.assign_probas),
+        lambda held: faiss.copy_array_to_vector(np.full(1, 10**6, np.int32), held.hnsw.neighbors),
+        lambda held: faiss.copy_array_to_vector(np.zeros(8 * 3000, np.uint8), storage_of(held).xb),
+        lambda held: faiss.IndexBinaryFlat(64),
+    ],
+    ids=["levels", "entry at the ground", "entry", "settings", "neighbors", "other codes", "no graph"],
+)
+def test_a_forged_graph_is_refused_whatever_its_checksum(forged, tmp_path):
+    index = open_index("faiss-hnsw", bits=64)
+    index.add(pack_signs(np.random.default_rng(0).standard_normal((3000, 64))))
+    index.save(tmp_path / "index")
+    header, tensors, _ = read_index_file(tmp_path / "index")
+    held = faiss.deserialize_index_binary(tensors["graph"])
+    tensors["graph"] = faiss.serialize_index_binary(forged(held) or held)
+    del header["version"]
+    write_index_file(tmp_path / "index", header, tensors)
+    with pytest.raises(IndexFileError, match=r"holds what no index has .*add the codes again"):
+        open_index("faiss-hnsw", bits=64, path=tmp_path / "index")
+
+
+def storage_of(held):
+    return faiss.downcast_IndexBinary(held.storage)
+
+
+@pytest.mark.parametrize("change", [{"probes": 0}, {"probes": 10**6}, {"probes": "all"}, {"tried": None}])
+def test_lists_that_are_not_sound_are_refused_whatever_their_checksum(change, listed, tmp_path):
+    listed.save(tmp_path / "index")
+    header, tensors, _ = read_index_file(tmp_path / "index")
+    assert "centres" in tensors
+    del header["version"]
+    write_index_file(tmp_path / "index", header | change, tensors)
+    with pytest.raises(IndexFileError, match=r"holds what no index has .*add the codes again"):
+        open_index("faiss-ivf", bits=listed.bits, path=tmp_path / "index")

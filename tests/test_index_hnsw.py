@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dsh_hf.codes import hamming_distances, pack_signs
-from dsh_hf.index import hnsw, open_index
+from dsh_hf.index import IndexFileError, hnsw, open_index
+from dsh_hf.index.files import read_index_file, write_index_file
 
 
 @pytest.fixture
@@ -159,3 +160,67 @@ def test_stats_name_the_settings_of_the_graph(index):
 def test_a_larger_collection_is_searched_with_more_candidates(index, monkeypatch):
     monkeypatch.setattr(hnsw, "EF_SHARE", 1)
     assert index.stats()["ef"] == 600
+
+
+LEVEL0, LEVELS, LISTS = "graph.data_level0", "graph.element_levels", "graph.link_lists"
+
+
+def elements_of(tensors, width):
+    return tensors[LEVEL0].view(np.uint8).reshape(600, width)
+
+
+def link_upwards(tensors):
+    lists = tensors[LISTS].view(np.uint32).reshape(-1, 1 + hnsw.M)
+    lists[:, 0], lists[:, 1:] = hnsw.M, np.flatnonzero(tensors[LEVELS][:600] == 0)[0]
+
+
+FORGED = {
+    "too long": lambda header, tensors: tensors.update({LEVEL0: np.zeros(50_000_000, np.int8)}),
+    "links out of range": lambda header, tensors: tensors[LEVEL0].fill(0x7F),
+    "more links than there is room": lambda header, tensors: elements_of(tensors, 300)[:, :2].fill(0xFF),
+    "links out of range above": lambda header, tensors: tensors[LISTS].fill(0x0F),
+    "links to codes that are not on the level": lambda header, tensors: link_upwards(tensors),
+    "higher levels than links": lambda header, tensors: tensors[LEVELS].fill(3),
+    "levels below the ground": lambda header, tensors: tensors[LEVELS].fill(-1),
+    "the same label twice": lambda header, tensors: elements_of(tensors, 300)[:2, -8:].fill(0),
+    "an entry out of range": lambda header, tensors: header["graph"].update(enterpoint_node=600),
+    "an entry at no number": lambda header, tensors: header["graph"].update(enterpoint_node=1.5),
+    "an entry at the ground": lambda header, tensors: header["graph"].update(
+        enterpoint_node=int(np.argmin(tensors[LEVELS][:600]))
+    ),
+    "no graph in the header": lambda header, tensors: header.pop("graph"),
+}
+
+
+def forge(path, change):
+    header, tensors, _ = read_index_file(path)
+    change(header, tensors)
+    del header["version"]
+    write_index_file(path, header, tensors)
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_graph_never_reaches_hnswlib(forged, index, tmp_path):
+    index.save(tmp_path / "index")
+    assert elements_of(read_index_file(tmp_path / "index")[1], 300)[7, -8:].any()
+    forge(tmp_path / "index", FORGED[forged])
+    with pytest.raises(IndexFileError, match=r"holds what no index has .*add the codes again"):
+        open_index("hnsw", bits=40, path=tmp_path / "index")
+
+
+def test_sizes_settings_floats_and_marks_are_not_taken_from_the_file(codes, index, tmp_path):
+    index.remove(range(5))
+    index.save(tmp_path / "index")
+
+    def change(header, tensors):
+        header["graph"] |= {"dim": 7, "max_elements": 2**40, "cur_element_count": 10**6, "space": "ip", "M": 900}
+        elements_of(tensors, 300)[:, 132:-8] = 0xFF  # not a number
+        elements_of(tensors, 300)[:, 2] ^= 1
+        tensors["graph.label_lookup_internal"][:] = 2**31
+
+    forge(tmp_path / "index", change)
+    again = open_index("hnsw", bits=40, path=tmp_path / "index")
+    for before, after in zip(index.search(codes, 20), again.search(codes, 20), strict=True):
+        assert np.array_equal(before, after)
+    again.add(codes[:5])
+    assert not again.search(codes, 1)[0].any()

@@ -224,6 +224,40 @@ def test_an_addition_that_breaks_off_is_taken_back(growing, monkeypatch):
     assert len(growing) == 24
 
 
+def test_an_addition_that_cannot_be_taken_back_tells_why_it_failed(growing, monkeypatch):
+    call = MilvusIndex._call
+
+    def broken(self, method, *values, **named):
+        if method in ("upsert", "delete"):
+            raise ConnectionError(f"{method} lost")
+        return call(self, method, *values, **named)
+
+    monkeypatch.setattr(MilvusIndex, "_call", broken)
+    with pytest.raises(ConnectionError, match="upsert lost") as caught:
+        growing.add(CODES[:12], ids=range(50, 62))
+    assert "could not be taken back (delete lost): remove the ids" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("method", ["drop_collection", "create_collection"])
+def test_a_change_of_the_kind_of_ids_that_fails_can_be_done_again(monkeypatch, method):
+    index = MilvusIndex(milvus_url(), bits=20)
+    index.add(FEW[:2])
+    index.remove([0, 1])
+    call = MilvusIndex._call
+
+    def broken(self, called, *values, **named):
+        if called == method:
+            raise ConnectionError("lost")
+        return call(self, called, *values, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError, match="lost"):
+        patch.setattr(MilvusIndex, "_call", broken)
+        index.add(FEW[:2], ["a", "b"])
+    assert len(index) == 0
+    index.add(FEW[:2], ["a", "b"])
+    assert index.search(FEW[1], 1)[1].tolist() == ["b"]
+
+
 def test_the_server_sorts_in_what_was_added_in_small_parts(growing, monkeypatch):
     called, call = [], MilvusIndex._call
 
@@ -261,6 +295,12 @@ def test_removing_an_unknown_id_removes_nothing(growing):
         with pytest.raises(KeyError, match=named):
             growing.remove(ids)
     assert len(growing) == 12
+
+
+def test_known_ids_are_told(growing):
+    assert growing.known([11, 3, 12, -(2**63), 3]) == {3, 11}
+    assert growing.known(["a"]) == growing.known([]) == set()
+    assert MilvusIndex(milvus_url(), bits=20).known([1]) == set()
 
 
 def test_wrong_ids_add_nothing(growing):

@@ -31,7 +31,7 @@ def admin():
 def few(monkeypatch):
     """Lists are built from 300 codes on, and pay however many of them must be visited."""
     monkeypatch.setattr(PostgresIndex, "exact_below", 300)
-    monkeypatch.setattr(postgres_lists, "WORTH", 4)
+    monkeypatch.setattr(postgres_lists, "WORTH", 8)
 
 
 def table_of(url):
@@ -177,6 +177,14 @@ def test_any_str_is_an_id(url):
             again.add(code, name)
         again.remove(name)
     assert len(again) == 0
+
+
+def test_known_ids_are_told(url):
+    index = PostgresIndex(url, bits=64)
+    assert index.known(["a"]) == set()
+    index.add(np.zeros((3, 8), np.uint8), ["a", "\0", "c"])
+    assert index.known(["c", "\0", "b", "c"]) == {"c", "\0"}
+    assert index.known([1]) == index.known([]) == set()
 
 
 def test_an_id_too_long_for_the_server_is_refused_and_nothing_is_added(url):
@@ -355,6 +363,47 @@ def test_an_addition_whose_end_is_not_heard_happens_once(url, monkeypatch, ended
     assert losses
     assert len(index) == 20
     assert sorted(index.search(codes[0], 99)[1].tolist()) == list(range(20))
+
+
+@pytest.mark.parametrize("answer", ["in progress", None, "no connection"])
+def test_an_addition_of_which_the_server_tells_no_end_is_not_made_again(url, monkeypatch, answer):
+    index = PostgresIndex(url, bits=64)
+    leave, losses, works = psycopg.Transaction.__exit__, [], []
+    run, connect = psycopg.Connection.execute, psycopg.connect
+
+    def lost(self, *error):
+        in_transaction = index._database._connection.info.transaction_status.name == "INTRANS"
+        leave(self, *error)
+        if not losses and in_transaction and works:
+            losses.append(1)
+            self.connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+
+    def execute(self, query, *values, **options):
+        if "pg_xact_status" in str(query):
+            query, values = "SELECT %s::text", [(answer,)]
+        return run(self, query, *values, **options)
+
+    def refused(*values, **options):
+        if losses and answer == "no connection":
+            raise psycopg.OperationalError("the server is starting up")
+        return connect(*values, **options)
+
+    def copy(self, query, rows):
+        works.append(1)
+        send(self, query, rows)
+
+    send = postgres_connection.Session.copy
+    monkeypatch.setattr(postgres_connection.Session, "copy", copy)
+    monkeypatch.setattr(postgres_connection, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(psycopg.Transaction, "__exit__", lost)
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    monkeypatch.setattr(psycopg, "connect", refused)
+    with pytest.raises(ConnectionError, match=r"whether it was made is not known: look whether its ids are there"):
+        index.add(np.zeros((3, 8), np.uint8))
+    monkeypatch.undo()
+    assert works == [1]
+    assert len(index) == 3
 
 
 def test_an_addition_that_breaks_off_leaves_nothing(url, monkeypatch):

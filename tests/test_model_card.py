@@ -14,6 +14,8 @@ from huggingface_hub import ModelCard
 from loopback_hub import LoopbackHub
 from tiny_checkpoint import FIGURES, TRAINING, tiny_model, write_checkpoint
 
+from dsh_hf.cli.evaluate import WHOLE
+from dsh_hf.data.splits import SPLIT_NAMES
 from dsh_hf.model_card import check_card, check_probes, probe_codes, probe_pictures, write_card, write_probes
 
 RELEASED = Path(__file__).parents[1] / "model_card"
@@ -164,6 +166,28 @@ def test_the_snippet_runs_as_it_stands(folder):
 def test_the_snippet_names_the_repository_where_it_is_known(folder):
     write_card(folder, repo_id="org/name")
     assert 'from_pretrained("org/name")\n' in (folder / "README.md").read_text()
+
+
+def test_a_folder_may_be_renamed_and_the_card_written_for_any_name(folder, tmp_path):
+    renamed = folder.rename(tmp_path / "v2")
+    check_card(renamed)
+    write_card(renamed, repo_id="org/name")
+    assert "\n# name\n" in check_card(renamed)
+    edit(renamed / "evaluation.json", map=0.9)
+    with pytest.raises(ValueError, match=r"README\.md is not what evaluation\.json"):
+        check_card(renamed)
+
+
+@pytest.mark.parametrize("split", [*SPLIT_NAMES, WHOLE])
+def test_every_split_is_explained(folder, split):
+    edit(folder / "evaluation.json", split=split)
+    figures = re.search(r"codes of 60 bits\.(.*)\n", write_card(folder).read_text())
+    assert len(figures[1]) > 40
+
+
+def test_a_measurement_of_everything_says_that_training_data_may_be_in_it(folder):
+    edit(folder / "evaluation.json", split=WHOLE)
+    assert "Nothing was held out" in write_card(folder).read_text()
 
 
 def test_without_a_training_record_the_card_is_silent_about_training(folder):

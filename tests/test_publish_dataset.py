@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from huggingface_hub import DatasetCard, HfApi
-from loopback_hub import LoopbackHub
+from loopback_hub import Fault, LoopbackHub
 from PIL import Image as PillowImage
 
+from dsh_hf import sending
 from dsh_hf.data.publish import refuse_published, send_dataset
 from dsh_hf.data.published import SKETCHY, TU_BERLIN
 from dsh_hf.data.sources import join_domains, open_source
 
 ROOT = Path(__file__).parents[1]
+KEY = "datasets/org/pets"
 
 
 def draw(path: Path, shade: int, size: tuple[int, int] = (20, 16)) -> None:
@@ -39,6 +41,7 @@ def own(tmp_path) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(sending, "WAITS", (0.0, 0.0))
     with LoopbackHub() as hub:
         hub.patch(monkeypatch, tmp_path / "home", token=hub.token)
         monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
@@ -97,9 +100,68 @@ def test_what_the_card_says_loads_it(hub, push):
     assert data["images"][5]["image"].size == (16, 20)
 
 
-def test_a_second_push_is_verified_as_well(hub, push):
+def test_a_second_push_sends_nothing_new(hub, push):
     assert push()[0] == 0
+    messages = list(hub.repos[KEY].messages)
+    code, out, _ = push()
+    assert (code, "verified: org/pets" in out) == (0, True)
+    assert hub.repos[KEY].messages == messages == ["initial commit", "Card", "Sketches and images"]
+
+
+def test_new_pictures_come_before_the_card_that_counts_them(hub, push, own):
     assert push()[0] == 0
+    draw(own / "photos" / "Cat" / "my 9.jpg", 99)
+    assert push()[0] == 0
+    assert hub.repos[KEY].messages[3:] == ["Sketches and images", "Card"]
+    card = DatasetCard.load("org/pets")
+    assert "| cat | 2 | 4 |" in card.text
+    assert card.data.dataset_info["splits"][1]["num_examples"] == 7
+    assert card.data.configs
+
+
+def test_another_licence_comes_before_the_pictures(hub, push, own):
+    assert push()[0] == 0
+    draw(own / "photos" / "Cat" / "my 9.jpg", 99)
+    assert push(licence="cc0-1.0")[0] == 0
+    assert hub.repos[KEY].messages[3:] == ["Card", "Sketches and images"]
+    card = DatasetCard.load("org/pets")
+    assert (card.data.license, card.data.dataset_info["splits"][1]["num_examples"]) == ("cc0-1.0", 7)
+
+
+def test_what_breaks_off_leaves_the_old_card_over_the_old_pictures(hub, push, own):
+    assert push()[0] == 0
+    before = hub.repos[KEY].files()
+    draw(own / "photos" / "Cat" / "my 9.jpg", 99)
+    hub.faults = [Fault("POST /api/datasets/org/pets/commit", "die")]
+    code, _, err = push()
+    assert (code, "repeat the same command, which sends the rest" in err) == (1, True)
+    assert hub.repos[KEY].files() == before
+    hub.start_again()
+    assert push()[0] == 0
+    assert "| cat | 2 | 4 |" in DatasetCard.load("org/pets").text
+
+
+def test_another_repositorys_card_is_not_replaced_without_a_word(hub, push, caplog):
+    HfApi(token=hub.token).create_repo("org/pets", repo_type="dataset")
+    hub.repos[KEY].files()["README.md"] = b"---\nlicense: cc-by-4.0\npretty_name: My dogs\n---\n# My dogs\n"
+    assert push()[0] == 0
+    assert "org/pets has another card: it is replaced" in caplog.text
+    assert "# pets" in DatasetCard.load("org/pets").text
+    caplog.clear()
+    assert push()[0] == 0
+    assert "another card" not in caplog.text
+
+
+def test_a_server_that_fails_now_and_then_is_put_up_with(hub, push):
+    hub.faults = [
+        Fault("POST /api/repos/create", 502),
+        Fault("POST /api/datasets/org/pets/commit", 503),
+        Fault("PUT /lfs/", "cut"),
+        Fault("GET /datasets/org/pets/resolve/[^/]+/README.md", "cut"),
+    ]
+    code, out, err = push()
+    assert (code, "verified: org/pets" in out) == (0, True), err
+    assert [fault.request for fault in hub.faults if fault.times] == []
 
 
 def test_a_dry_run_shows_the_card_and_sends_nothing(hub, push):

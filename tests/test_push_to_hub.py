@@ -3,21 +3,23 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, constants
 from loopback_hub import Fault, LoopbackHub
 from tiny_checkpoint import tiny_model, write_checkpoint
 
 from dsh_hf import DSHModel, sending
-from dsh_hf.model_card import probe_codes, write_card
+from dsh_hf.model_card import probe_codes, render_card, write_card
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "push_to_hub.py"
+PARTS = ["README.md", "evaluation.json", "probes.json", "training.json"]
 LOAD_BY_NAME = """
 import sys
 from dsh_hf import DSHModel
@@ -90,6 +92,28 @@ def test_a_model_pushed_by_its_class_is_loaded_by_name(hub, model, tmp_path):
     assert codes_in_a_fresh_process(hub, tmp_path / "other", "org/by-class") == codes_here(model)
 
 
+def test_a_second_push_by_the_class_replaces_the_weights_and_keeps_the_card(hub, model):
+    model.push_to_hub("org/by-class")
+    files = hub.repos["org/by-class"].files()
+    files["README.md"] = card = b"---\nlicense: mit\n---\n# Mine\n"
+    other = tiny_model(seed=1)
+    other.push_to_hub("org/by-class", branch="main")
+    assert hub.repos["org/by-class"].files()["README.md"] == card
+    assert DSHModel.from_pretrained("org/by-class").fingerprint == other.fingerprint
+
+
+def test_the_class_alone_does_not_overwrite_a_published_checkpoint(hub, push, model, tmp_path):
+    assert push()[0] == 0
+    before = hub.repos["org/model"].files()
+    refused = r"org/model holds evaluation\.json and probes\.json, which new weights alone would make wrong"
+    other = tiny_model(seed=1)
+    with pytest.raises(ValueError, match=refused):
+        other.push_to_hub("org/model")
+    with pytest.raises(ValueError, match=refused):
+        other.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="org/model")
+    assert hub.repos["org/model"].files() == before
+
+
 def test_a_checkpoint_pushed_by_the_command_is_loaded_by_name(hub, folder, model, tmp_path):
     command = [sys.executable, str(SCRIPT), "--checkpoint", str(folder), "--repo", "org/model"]
     env = hub.env(tmp_path / "sender", token=hub.token) | {"PYTHONPATH": str(ROOT)}
@@ -106,8 +130,9 @@ def test_every_file_arrives_in_one_commit(hub, push, folder):
     assert code == 0
     repo = hub.repos["org/model"]
     sent = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sent["README.md"] = render_card(folder, "org/model").encode()
     assert repo.files() == sent | {".gitattributes": repo.files()[".gitattributes"]}
-    assert repo.messages == ["initial commit", "Upload dsh-tiny"]
+    assert repo.messages == ["initial commit", "Upload model"]
     for name, content in sent.items():
         assert f"{len(content):,}  {name}" in out
 
@@ -137,10 +162,60 @@ def test_a_dry_run_checks_everything_and_sends_nothing(hub, push, folder):
     assert push("--dry-run")[0] == 2
 
 
-def test_the_card_is_said_to_lack_the_name(hub, push, folder):
-    assert "does not name org/model" in push("--dry-run")[1]
-    write_card(folder, repo_id="org/model")
-    assert "does not name" not in push("--dry-run")[1]
+def test_the_card_on_the_hub_has_the_repositorys_name_whatever_the_folder_is_called(hub, script, folder, tmp_path):
+    """As after training: the folder is called checkpoint, and was moved since."""
+    checkpoint = folder.rename(tmp_path / "checkpoint")
+    before = (checkpoint / "README.md").read_bytes()
+    assert script.main(["--checkpoint", str(checkpoint), "--repo", "org/model"]) == 0
+    card = ModelCard(hub.repos["org/model"].files()["README.md"].decode())
+    assert card.data.model_name == "model"
+    assert "\n# model\n" in card.text and "dsh-tiny" not in str(card) and 'checkpoint"' not in str(card)
+    snippet = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
+    env = hub.env(tmp_path / "reader") | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", snippet], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert re.fullmatch(r"\[\[\d+ \d+\]\]", run.stdout.strip()), run.stderr
+    assert (checkpoint / "README.md").read_bytes() == before
+
+
+def test_what_the_card_is_without_is_told_with_the_command_that_makes_it(push, folder):
+    out = push("--dry-run")[1]
+    assert "note: the card is without the precision-recall curve: dsh-hf evaluate" in out
+    assert "note: the card is without the speed: dsh-hf evaluate" in out
+    assert "note: the card is without a sheet of results: python -m benchmarks sheet --quickdraw" in out
+    speed = {"images_per_second": 1, "sketches_per_second": 2, "machine": "this"}
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps(evaluation | {"speed": speed}))
+    for name in ("pr_curve.png", "sheet.png"):
+        (folder / name).write_bytes(b"png")
+    write_card(folder)
+    code, out, _ = push("--dry-run")
+    assert (code, "note:" in out) == (0, False)
+
+
+def test_a_checkpoint_without_its_training_data_and_their_terms_is_refused(hub, push, folder):
+    (folder / "training.json").unlink()
+    write_card(folder)
+    code, _, err = push()
+    assert (code, hub.requests) == (2, [])
+    assert "needs training.json (by dsh-hf train; for weights from elsewhere write their data and its terms" in err
+
+
+@pytest.mark.parametrize("name", ["training.json", "evaluation.json"])
+def test_a_command_with_this_machines_folders_does_not_leave(hub, push, folder, name):
+    record = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(record | {"command": "dsh-hf --sketchy /home/anna/client-x/sketchy"}))
+    write_card(folder)
+    code, _, err = push()
+    assert (code, hub.requests) == (2, [])
+    assert "tells of a place on this machine (/home/anna/client-x/sketchy)" in err
+
+
+def test_what_is_not_listed_does_not_leave(hub, push, folder):
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "private.cpython-311.pyc").write_bytes(b"x")
+    code, out, _ = push()
+    assert (code, "private" in out) == (0, False)
+    assert not [name for name in hub.repos["org/model"].files() if "private" in name]
 
 
 def test_files_that_are_no_longer_in_the_folder_are_told_and_left(hub, push, folder):
@@ -183,15 +258,12 @@ def test_a_pull_request_leaves_main_as_it_is(hub, push, model, monkeypatch, xet)
     code, out, _ = push("--create-pr")
     assert (code, "/discussions/1" in out) == (0, True)
     assert "verified: org/model at refs/pr/1" in out
-    assert ("POST /api/models/org/model/discussions" in hub.requests) == xet  # that client opens it first
     assert list(hub.repos["org/model"].files()) == [".gitattributes"]
     assert DSHModel.from_pretrained("org/model", revision="refs/pr/1").fingerprint == model.fingerprint
 
 
-def test_a_pull_request_that_broke_off_is_finished_where_it_is(hub, push, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    hub.lfs_suffixes = ()
-    hub.faults = [Fault("POST /api/models/org/model/commit", 400)]
+def test_a_pull_request_that_broke_off_is_finished_where_it_is(hub, push):
+    hub.faults = [Fault("POST /api/models/org/model/commit", "half")]
     code, _, err = push("--create-pr")
     assert code == 1
     assert f"{hub.url}/org/model/discussions, repeat with --revision refs/pr/NUMBER in place of --create-pr" in err
@@ -244,7 +316,7 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, push):
     hub.faults = [Fault("POST /api/models/org/model/commit", "half")]
     code, out, _ = push()
     assert (code, "verified: org/model" in out) == (0, True)
-    assert hub.repos["org/model"].messages == ["initial commit", "Upload dsh-tiny"]
+    assert hub.repos["org/model"].messages == ["initial commit", "Upload model"]
 
 
 def test_what_could_not_be_read_back_is_said_to_be_there(hub, push):
@@ -258,28 +330,28 @@ def test_an_interruption_says_what_to_repeat(hub, push, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(HfApi, "upload_folder", interrupted)
+    monkeypatch.setattr(HfApi, "create_commit", interrupted)
     code, _, err = push()
     assert (code, err.count("\n")) == (130, 1)
     assert "interrupted; " in err and "repeat the same command" in err
 
 
 def test_other_weights_on_the_hub_are_found_out(hub, push, monkeypatch, tmp_path):
-    upload = HfApi.upload_folder
+    upload = HfApi.create_commit
     other = write_checkpoint(tmp_path / "other", tiny_model(seed=1))
 
-    def upload_and_exchange(api, **options):
-        commit = upload(api, **options)
+    def upload_and_exchange(api, *given, **options):
+        commit = upload(api, *given, **options)
         hub.repos["org/model"].files()["model.safetensors"] = (other / "model.safetensors").read_bytes()
         return commit
 
-    monkeypatch.setattr(HfApi, "upload_folder", upload_and_exchange)
+    monkeypatch.setattr(HfApi, "create_commit", upload_and_exchange)
     code, out, err = push()
     assert (code, "is not what was sent" in err) == (1, True)
     assert "verified" not in out
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "evaluation.json", "probes.json"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", *PARTS])
 def test_a_missing_file_is_named(hub, push, folder, name):
     (folder / name).unlink()
     code, _, err = push()
@@ -371,11 +443,6 @@ def test_an_unreachable_hub_is_one_plain_line(hub, push, monkeypatch):
     code, _, err = push()
     assert (code, err.count("\n")) == (1, 1)
     assert "http://127.0.0.1:9: " in err and "check the name, the network and the token" in err
-
-
-def test_the_card_on_the_hub_is_the_one_that_was_written(hub, push, folder):
-    assert push()[0] == 0
-    assert Path(hf_hub_download("org/model", "README.md")).read_bytes() == (folder / "README.md").read_bytes()
 
 
 # The Space

@@ -101,8 +101,9 @@ def test_file_that_vanishes_while_the_folder_is_listed_is_skipped(photos, model,
             yield entry
 
     monkeypatch.setattr(os, "walk", slow_walk)
-    assert retriever.sync() == {"added": 0, "removed": 1, "skipped": 2}
+    assert retriever.sync() == {"added": 0, "removed": 0, "skipped": 2}
     assert "e.png" in retriever.skipped
+    assert retriever.sync() == {"added": 0, "removed": 1, "skipped": 1}
 
 
 def test_folder_that_cannot_be_read_is_reported(photos, model, monkeypatch):
@@ -117,6 +118,41 @@ def test_folder_that_cannot_be_read_is_reported(photos, model, monkeypatch):
     retriever = SketchRetriever.from_folder(photos, model)
     assert len(retriever) == 3
     assert retriever.skipped["dogs"] == f"{photos / 'dogs'}: Permission denied"
+
+
+@pytest.mark.parametrize("place", ["dogs", "."])
+def test_folder_that_cannot_be_read_for_a_moment_loses_nothing(photos, model, sketch, tmp_path, monkeypatch, place):
+    retriever = SketchRetriever.from_folder(photos, model, save_to=tmp_path / "gallery")
+    before = retriever.search(sketch, k=10)
+    scan = os.scandir
+
+    def closed(path):
+        if str(path) == str(photos / place):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        assert retriever.sync(save_to=tmp_path / "gallery")["removed"] == 0
+        assert place in retriever.skipped
+    assert SketchRetriever.load(tmp_path / "gallery", model).search(sketch, k=10) == before
+    (photos / "dogs/c.png").unlink()
+    assert retriever.sync() == {"added": 0, "removed": 1, "skipped": 1}
+
+
+def test_file_that_cannot_be_reached_for_a_moment_stays(photos, model, monkeypatch):
+    outside = photos.parent / "volume"
+    (photos / "dogs").rename(outside)
+    (photos / "dogs").mkdir()
+    for name in ("c.png", "c.png.png"):
+        (photos / "dogs" / name).symlink_to(outside / "c.png")
+    retriever = SketchRetriever.from_folder(photos, model)
+    outside.rename(photos.parent / "unmounted")
+    (photos / "dogs/c.png.png").unlink()
+    assert retriever.sync() == {"added": 0, "removed": 1, "skipped": 2}
+    assert "dogs/c.png" in retriever._gallery.items
+    (photos / "dogs/c.png").unlink()
+    assert retriever.sync() == {"added": 0, "removed": 1, "skipped": 1}
 
 
 def test_saved_gallery_reopens_equal(photos, model, sketch, tmp_path):
@@ -316,6 +352,28 @@ def labelled(model, labels, engine="exact", **options):
     outputs = rng.normal(size=(len(labels), 64)) if options.get("keep_outputs") else None
     retriever.add_codes(codes, [str(i) for i in range(len(labels))], metadata=metadata, outputs=outputs)
     return retriever
+
+
+@pytest.mark.parametrize(
+    ("where", "looks"),
+    [
+        ({"label": "misspelled"}, [100]),
+        ({"label": "near"}, [100]),
+        ({"label": ["near", "rare"]}, [100, 400, 1600]),  # until the last of them is found, and no further
+        ({"label": "cat"}, [100]),
+    ],
+)
+def test_a_filter_looks_no_deeper_than_its_matches_lie(model, monkeypatch, where, looks):
+    retriever = SketchRetriever(model)
+    labels = ["near"] + ["cat"] * 999 + ["rare"] + ["cat"] * 5999
+    codes = np.zeros((len(labels), 8), np.uint8)  # all as near: in the order of insertion
+    retriever.add_codes(codes, [str(i) for i in range(len(labels))], metadata=[{"label": label} for label in labels])
+    search, looked = retriever.index.search, []
+    monkeypatch.setattr(retriever.index, "search", lambda code, k: (looked.append(k), search(code, k))[1])
+    hits = retriever.search_code(codes[0], k=10, where=where)
+    fits = [str(i) for i, label in enumerate(labels) if label in np.atleast_1d(where["label"])]
+    assert [hit.id for hit in hits] == fits[:10]
+    assert looked == looks
 
 
 @pytest.mark.parametrize("engine", ["exact", "hnsw"])

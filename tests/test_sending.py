@@ -3,13 +3,15 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from loopback_hub import Fault, LoopbackHub
+from safetensors.numpy import save_file
 
 from dsh_hf import sending
-from dsh_hf.sending import create_repo, files_to_send, patiently, reason_of
+from dsh_hf.sending import check_places, create_repo, files_to_send, patiently, reason_of, without_place
 
 
 @pytest.fixture
@@ -71,6 +73,68 @@ def test_an_access_token_in_a_text_does_not_leave(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none: no such folder"):
         files_to_send(tmp_path / "none", {".json"})
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/home/anna/client-x/sketchy", "sketchy"),
+        ("/home/anna/client-x/", "client-x"),
+        ("~/photos", "photos"),
+        (r"C:\Users\anna\photos", "photos"),
+        ("zip://in/a.png::/home/anna/photos.zip", "a.png"),
+        ("data/sketchy", "data/sketchy"),
+        ("org/name", "org/name"),
+        ("https://example.org/a/b.zip", "https://example.org/a/b.zip"),
+        ("--plain", "--plain"),
+    ],
+)
+def test_of_a_place_on_this_machine_its_last_component_is_kept(path, kept):
+    assert without_place(path) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"command": "dsh-hf train --sketchy /home/anna/x"}', "/home/anna/x"),
+        ('{"command": "dsh-hf train --out=/mnt/runs/x"}', "/mnt/runs/x"),
+        ('["/data/a"]', "/data/a"),
+        ("see `~/notes`", "~/notes"),
+        (r'{"a": "C:\\Users\\anna"}', "Users"),
+        ("file:///srv/x", "file:///srv/x"),
+        ("zip://a.png::/srv/x.zip", "/srv/x.zip"),
+        ("about my-home-folder/here", "my-home-folder"),
+    ],
+)
+def test_a_text_that_tells_of_a_place_on_this_machine_is_named(tmp_path, monkeypatch, text, place):
+    monkeypatch.setenv("HOME", "my-home-folder")
+    with pytest.raises(ValueError, match=r"a\.json tells of a place on this machine") as refused:
+        check_places([write(tmp_path, "a.json", text)])
+    assert place in str(refused.value)
+
+
+def test_metadata_of_weights_are_looked_at_too(tmp_path):
+    path = tmp_path / "words.safetensors"
+    save_file({"x": np.zeros(1)}, path, metadata={"source": "/home/anna/glove.txt"})
+    with pytest.raises(
+        ValueError, match=r"words\.safetensors tells of a place on this machine \(/home/anna/glove\.txt\)"
+    ):
+        check_places([path])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org/a/b",
+        "sketches and/or photos, 1/2, 3 / 4",
+        "<b>x</b>",
+        "cat/n01_1-2",
+        "data/sketchy",
+        "of /usr/share/x/;",
+    ],
+)
+def test_other_texts_with_slashes_may_leave(tmp_path, text):
+    check_places([write(tmp_path, "a.md", text), write(tmp_path, "b.png", "/home/anna/x")])
 
 
 @pytest.mark.parametrize("fault", [500, 502, 503, 504, 429, "cut", "half"])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, SpaceCard
-from loopback_hub import LoopbackHub
+from loopback_hub import Fault, LoopbackHub
 
 import dsh_hf
 from dsh_hf import sending
-from dsh_hf.space import build_space, send_space
+from dsh_hf.space import _requirements, build_space, send_space
 
 DEMO = Path(__file__).parents[1] / "demo"
 
@@ -66,6 +66,23 @@ def test_the_requirements_are_those_of_library_and_demo_and_not_the_library(buil
     assert all(">=" in line and ";" not in line for line in lines)
 
 
+def test_in_a_clone_the_requirements_are_the_clones_and_not_those_of_the_day_it_was_installed(monkeypatch, tmp_path):
+    clone = tmp_path / "clone"
+    (clone / "dsh_hf").mkdir(parents=True)
+    monkeypatch.setattr("dsh_hf.space.__file__", str(clone / "dsh_hf" / "space.py"))
+    monkeypatch.setattr(
+        "dsh_hf.space.requires", lambda name: ["old>=1", "gone>=2; extra == 'demo'", "no; extra == 'x'"]
+    )
+    assert _requirements() == ["old>=1", "gone>=2"]
+    (clone / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    assert _requirements() == ["old>=1", "gone>=2"]
+    (clone / "pyproject.toml").write_text(
+        "[project]\nname = 'dsh-hf'\ndependencies = ['torch>=2.6', 'old>=1; python_version < \"3\"']\n"
+        "[project.optional-dependencies]\ndemo = ['gradio>=6', 'dsh-hf[hnsw]']\nhnsw = ['hnswlib>=0.8']\n"
+    )
+    assert _requirements() == ["torch>=2.6", "gradio>=6", "hnswlib>=0.8"]
+
+
 def test_it_runs_where_the_library_is_not_installed(built, tmp_path):
     code = "import app, dsh_hf; print(app.CHECKPOINT, dsh_hf.__file__)"
     env = os.environ | {"DSH_CHECKPOINT": "org/model", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -94,6 +111,17 @@ def test_what_was_sent_is_there_with_the_checkpoint_in_the_settings(hub, space):
     assert there.variables == {"DSH_CHECKPOINT": "org/model"}
     sent = {path.relative_to(space).as_posix(): path.read_bytes() for path in space.rglob("*") if path.is_file()}
     assert there.files() == sent | {".gitattributes": there.files()[".gitattributes"]}
+
+
+def test_a_server_that_fails_now_and_then_is_put_up_with(hub, space):
+    hub.faults = [
+        Fault("POST /api/repos/create", 502),
+        Fault("POST /api/spaces/org/demo/variables", "cut"),
+        Fault("POST /api/spaces/org/demo/commit", 503),
+        Fault("GET /spaces/org/demo/resolve", "half"),
+    ]
+    send_space(HfApi(), space, "org/demo", "org/model", private=False)
+    assert [fault.request for fault in hub.faults if fault.times] == []
 
 
 def test_a_module_that_is_gone_here_goes_there_too(hub, space):

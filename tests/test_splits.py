@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +137,41 @@ def test_classes_too_small_to_divide_are_all_listed():
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"one of open, strict, paper, zero-shot, sketchy-25, .*, got 'closed'"):
         make_split(toy(), "closed")
+
+
+@pytest.mark.parametrize("name", ["open", "strict", "paper"])
+def test_a_split_finds_its_pictures_under_any_spelling_of_the_classes(name):
+    here, elsewhere = (
+        toy({first: 3, unicodedata.normalize(form, "café"): 3})
+        for first, form in (("alarm clock", "NFC"), ("Alarm_Clock", "NFD"))
+    )
+    split = make_split(here, name, **({"queries_per_class": 2} if name == "paper" else {}))
+    parts, others = split.select(here), split.select(elsewhere)
+    assert parts.num_rows == others.num_rows
+    assert all(parts.num_rows.values())
+    for part, rows in parts.items():
+        assert [i.partition("/")[2] for i in rows["id"]] == [i.partition("/")[2] for i in others[part]["id"]]
+
+
+def test_an_id_that_is_there_as_it_is_is_not_taken_for_another_spelling():
+    data = loose(8, classes=("a-1", "a1"))
+    parts = Split("open", 0, query_sketches=("a1/2",)).select(data)
+    assert parts["query_sketches"]["id"][:] == ["a1/2"]
+
+
+def test_ids_without_a_class_are_not_respelled():
+    ids = dataset(label=["ant", "ant"], id=["1-1", "1-2"])
+    with pytest.raises(ValueError, match="1 of the split's 1 sketches are not in the data"):
+        Split("open", 0, query_sketches=("11",)).select(DatasetDict(sketches=ids, images=ids))
+
+
+def test_dividing_chosen_rows_by_class_copies_no_picture():
+    data = loose(2, 3, ANIMALS)
+    data["sketches"] = data["sketches"].select(range(7, 1, -1))
+    parts = make_split(data, "zero-shot", unseen=["ant"]).select(data)
+    assert len(parts["train_sketches"].data) == 8  # all rows are still there, behind the choice
+    assert parts["train_sketches"]["id"][:] == ["cow/1", "cow/0", "bee/1", "bee/0"]
+    assert parts["train_sketches"]["label"][:] == [2, 2, 1, 1]
 
 
 # Data whose sketches draw no known photographs.

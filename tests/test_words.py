@@ -186,3 +186,8 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path):
             load_class_vectors(path)
     with pytest.raises(FileNotFoundError):
         load_class_vectors(tmp_path / "none")
+
+
+def test_words_of_any_script_are_looked_up_whole():
+    vectors = class_vectors(["पालतू बिल्ली"], {"पालतू": [3, 0], "बिल्ली": [0, 3]})
+    np.testing.assert_allclose(vectors, [[np.sqrt(0.5), np.sqrt(0.5)]], rtol=1e-6)

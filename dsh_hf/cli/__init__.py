@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.given = given
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Each request of the Hub's client would be a line of the log, too.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):  # which of them it uses depends on its version
+        logging.getLogger(library).setLevel(logging.WARNING)
     from dsh_hf.training import TrainingError
 
     try:

@@ -75,24 +75,45 @@ def add_split(parser: argparse.ArgumentParser, default: str | None) -> None:
     names = f"{', '.join(SPLIT_NAMES)}, or a file that a training wrote"
     told = "" if default else "; by default the checkpoint's own; whole: every sketch searches every image"
     parser.add_argument("--split", default=default, metavar="NAME", help=names + told)
-    parser.add_argument("--split-seed", type=int, default=0, help="seed of the split")
+    parser.add_argument("--split-seed", type=int, metavar="N", help="seed of the split; 0 by default")
     parser.add_argument("--queries-per-class", type=int, metavar="N", help="for the split paper on data of your own")
     parser.add_argument("--unseen", nargs="+", metavar="CLASS", help="for the split zero-shot: classes to hold out")
 
 
 def chosen_split(arguments: argparse.Namespace, data: "DatasetDict") -> "Split":
-    """Make the split that the command names, or read it from its file."""
+    """Make the split that the command names, or read it from its file.
+
+    Raises:
+        ValueError: options that do not go with the split.
+    """
     from dsh_hf.data import Split, make_split
 
     if Path(arguments.split).is_file():
+        refuse_split_options(arguments, f"the split in {arguments.split}")
         return Split.load(arguments.split)
     return make_split(
         data,
         arguments.split,
-        arguments.split_seed,
+        arguments.split_seed or 0,
         queries_per_class=arguments.queries_per_class,
         unseen=arguments.unseen,
     )
+
+
+def refuse_split_options(arguments: argparse.Namespace, split: str) -> None:
+    """Refuse options of a split that is made where none is made.
+
+    Args:
+        arguments: what :func:`add_split` added.
+        split: what is measured or trained on instead, in words.
+
+    Raises:
+        ValueError: there are such options.
+    """
+    options = ("split_seed", "queries_per_class", "unseen")
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name) is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)} would change nothing: {split} is used as it is; name a split to make")
 
 
 def data_flags(arguments: argparse.Namespace) -> str:

@@ -1,19 +1,19 @@
 """``dsh-hf evaluate``."""
 
 import argparse
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine
+from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data, refuse_split_options
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine, quoted_command
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from dsh_hf.data import Split
 
+SPLIT_NAME = "split.json"
 WHOLE = "whole"  # in place of a split: every sketch searches every image
 
 
@@ -25,6 +25,9 @@ def add_to(commands: Any) -> None:
     add_split(sub, default=None)
     sub.add_argument("--name", help="what the results call the data set; by default its own name")
     sub.add_argument("--out", metavar="DIR", help="where to write; by default the checkpoint's folder")
+    sub.add_argument(
+        "--sheet", metavar="FILE", help="draw 10 queries with their first 10 results, too: a .png of yours"
+    )
     add_device(sub)
 
 
@@ -33,6 +36,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from dsh_hf import DSHModel
+    from dsh_hf.checkpoint import find_checkpoint
+    from dsh_hf.contact_sheet import draw_results, save_sheet, spread_rows
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
@@ -41,9 +46,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     if not arguments.out and not Path(arguments.checkpoint).is_dir():
         raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
+    _check_sheet(arguments.sheet)
+    folder = find_checkpoint(arguments.checkpoint)
+    model = DSHModel.from_pretrained(folder, device=checked_device(arguments.device))
     data = load_data(arguments)
-    name, seed, queries, gallery = _measured(arguments, data)
+    name, seed, queries, gallery = _measured(arguments, folder, data)
     began = time.perf_counter()
     query_codes = model.encode_sketches(undecoded(queries), show_progress_bar=True)
     between = time.perf_counter()
@@ -78,21 +85,37 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "images_per_second": round(len(gallery) / (ended - between), 1),
             "machine": machine(model.device),
         },
-        "command": "dsh-hf " + shlex.join(arguments.given),
+        "command": quoted_command(arguments.given),
     }
     write_atomically(out / "evaluation.json", as_json(about))
     draw_pr_curve({f"{result.bits} bits": result}, out / "pr_curve.png")
     written = ["evaluation.json", "pr_curve.png"]
+    if arguments.sheet:
+        rows = spread_rows(queries["label"][:])
+        save_sheet(draw_results(queries.select(rows), gallery, query_codes[rows], gallery_codes), arguments.sheet)
     if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
         written += [write_probes(model, out).name, write_card(out).name]
     print(f"written to {out}: {', '.join(written)}")
 
 
-def _measured(arguments: argparse.Namespace, data: "DatasetDict") -> "tuple[str, int, Dataset, Dataset]":
+def _check_sheet(place: str | None) -> None:
+    """Refuse a sheet that cannot be written, or that would be published with a checkpoint: its pictures may not be."""
+    if place is None:
+        return
+    out = Path(place)
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        raise ValueError(f"--sheet {out}: give a .png file in a folder that exists")
+    if any((folder / "config.json").is_file() for folder in out.resolve().parents):
+        raise ValueError(f"--sheet {out}: the data set's pictures may not be yours to publish: write it elsewhere")
+
+
+def _measured(arguments: argparse.Namespace, folder: Path, data: "DatasetDict") -> "tuple[str, int, Dataset, Dataset]":
     """Give the name and seed of the split, the queries and the gallery."""
+    if arguments.split in (WHOLE, None):
+        refuse_split_options(arguments, "every sketch and image" if arguments.split else "the checkpoint's own split")
     if arguments.split == WHOLE:
         return WHOLE, 0, data["sketches"], data["images"]
-    split = chosen_split(arguments, data) if arguments.split else split_of(arguments.checkpoint)
+    split = chosen_split(arguments, data) if arguments.split else _split_in(arguments.checkpoint, folder)
     if split is None:
         raise ValueError(f"{arguments.checkpoint} has no split.json: say with --split what to measure on")
     parts = split.select(data)
@@ -100,16 +123,27 @@ def _measured(arguments: argparse.Namespace, data: "DatasetDict") -> "tuple[str,
 
 
 def split_of(checkpoint: str) -> "Split | None":
-    """Read the split that a checkpoint was trained with, from its folder or its repository on the Hub."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
+    """Read the split that a checkpoint was trained with, from its folder or its repository on the Hub.
 
+    Raises:
+        OSError: there is no such checkpoint, or it cannot be had; a checkpoint without a split gives ``None``.
+    """
+    from dsh_hf.checkpoint import find_checkpoint
+
+    return _split_in(checkpoint, find_checkpoint(checkpoint))
+
+
+def _split_in(checkpoint: str, folder: Path) -> "Split | None":
+    """Read the split beside the weights in ``folder``; what came from the Hub is asked for at the same commit."""
     from dsh_hf.data import Split
+    from dsh_hf.hub import DownloadError, FileAbsentError, download
 
-    path = Path(checkpoint) / "split.json"
     if not Path(checkpoint).is_dir():
         try:
-            path = Path(hf_hub_download(checkpoint, "split.json"))
-        except RemoteEntryNotFoundError:
+            download(checkpoint, [SPLIT_NAME], what="a checkpoint with a split", revision=folder.name)
+        except FileAbsentError:
             return None
+        except DownloadError as error:
+            raise DownloadError(f"{SPLIT_NAME} of {error}; or say with --split what to measure on") from error
+    path = folder / SPLIT_NAME
     return Split.load(path) if path.is_file() else None

@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
     sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery --where label=cat")
     sub.add_argument("sketch", help="a picture of a drawing; with --image, any picture")
     sub.add_argument("--index", required=True, metavar="DIR", help="a gallery made by dsh-hf index; or its Hub id")
-    sub.add_argument("--engine", metavar="URL", help="where the codes are, if on a server that asks for a password")
+    sub.add_argument("--engine", metavar="URL", help="where the codes are, if on a server")
     add_checkpoint(sub)
     sub.add_argument("-k", type=int, default=10, help="number of results")
     sub.add_argument("--image", action="store_true", help="search by a picture, not by a drawing")
@@ -52,16 +52,23 @@ def index(arguments: argparse.Namespace) -> None:
     if (out / MANIFEST_NAME).is_file():
         retriever = SketchRetriever.load(out, model, engine=arguments.engine if "://" in arguments.engine else None)
         _check_same(retriever, folder, arguments)
+        changes = (
+            retriever.sync(show_progress_bar=True, save_to=out)
+            if rows is None
+            else retriever.add_dataset(rows, id_column="id", show_progress_bar=True, save_to=out)
+        )
     else:
-        retriever = SketchRetriever(model, engine=arguments.engine, keep_outputs=arguments.keep_outputs)
-        retriever.folder = folder
-    changes = (
-        retriever.sync(show_progress_bar=True, save_to=out)
-        if rows is None
-        else retriever.add_dataset(rows, id_column="id", show_progress_bar=True, save_to=out)
-    )
+        new: dict[str, Any] = {"engine": arguments.engine, "keep_outputs": arguments.keep_outputs}
+        new |= {"show_progress_bar": True, "save_to": out}
+        retriever = (
+            SketchRetriever.from_folder(arguments.source, model, **new)
+            if rows is None
+            else SketchRetriever.from_dataset(rows, model, id_column="id", **new)
+        )
+        changes = {"added": len(retriever), "skipped": len(retriever.skipped)}
     told = ", ".join(f"{count} {what}" for what, count in changes.items())
-    print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}")
+    there = " --engine URL" if "://" in arguments.engine else ""
+    print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}{there}")
 
 
 def _check_same(retriever: "SketchRetriever", folder: Path | None, arguments: argparse.Namespace) -> None:

@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from dsh_hf.sending import without_place
 
 # In a clone the released checkpoint lies beside the package; elsewhere --checkpoint has to be given.
 RELEASED = Path(__file__).resolve().parents[2] / "model_card" / "dsh-sketchy-subset"
@@ -66,6 +69,15 @@ def checked_device(name: str) -> str:
 def machine(device: object) -> str:
     """Describe this machine in a few words, for what is measured on it."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {device}"
+
+
+def quoted_command(given: Sequence[str]) -> str:
+    """Write a command down as files may keep it: of a place on this machine only the last component."""
+    words = []
+    for word in given:
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        words.append(option + equals + without_place(value))
+    return "dsh-hf " + shlex.join(words)
 
 
 def as_json(content: dict[str, Any]) -> bytes:

@@ -1,13 +1,13 @@
 """``dsh-hf train``."""
 
 import argparse
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_flags, data_name, data_terms, load_data
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine
+from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine, quoted_command
+from dsh_hf.sending import without_place
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,6 +68,7 @@ def train(arguments: argparse.Namespace) -> None:
     sketches, images = [parts["train_sketches"]], [parts["train_images"]]
     if not arguments.validate:
         sketches.append(parts["validation_sketches"])
+        split = replace(split, validation_sketches=())  # what is kept says what was trained on
     pictures = sum(map(len, [*sketches, *images]))
     sources = [_source(data_name(data, arguments), arguments.terms or data_terms(data), pictures)]
     if arguments.quickdraw:
@@ -87,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
     trainer = Trainer(config, parts, out, word_vectors=vectors, device=checked_device(arguments.device))
     model = trainer.train(resume=not arguments.restart)
     split.save(out / "checkpoint" / "split.json")
-    vectors_from = arguments.word_vectors or "GloVe 6B word vectors"
+    vectors_from = without_place(arguments.word_vectors or "GloVe 6B word vectors")
     save_class_vectors(out / "checkpoint" / WORD_VECTORS_NAME, names, vectors, vectors_from)
     initial = [
         _source("sketch-token network of dsh_hf", "taught by HED (MIT) on Caltech-101 and OpenMoji", None),
@@ -96,7 +97,7 @@ def train(arguments: argparse.Namespace) -> None:
     if config.imagenet_weights:
         initial.append(_source(config.model.image_backbone, "Apache-2.0; trained on ImageNet", None))
     about = {
-        "command": "dsh-hf " + shlex.join(arguments.given),
+        "command": quoted_command(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
         "machine": machine(trainer.device),
         "seed": arguments.seed,
@@ -147,13 +148,11 @@ def _join(datasets: list["Dataset"]) -> "Dataset":
     """Put data sets of the same classes below each other, whatever order each numbers them in."""
     from datasets import concatenate_datasets
 
-    features = datasets[0].select_columns(["image", "label", "id"]).features
-    numbers = {name: number for number, name in enumerate(features["label"].names)}
+    from dsh_hf.data.columns import renumbered
+
+    names = datasets[0].features["label"].names
     return concatenate_datasets(
-        [
-            dataset.align_labels_with_mapping(numbers, "label").select_columns(["image", "label", "id"]).cast(features)
-            for dataset in datasets
-        ]
+        [renumbered(dataset, names).select_columns(["image", "label", "id"]) for dataset in datasets]
     )
 
 

@@ -1,5 +1,6 @@
 """Archives of pictures, unpacked once beside themselves, whole or not at all."""
 
+import errno
 import json
 import logging
 import lzma
@@ -17,10 +18,12 @@ from dsh_hf.data.scan import is_clutter
 
 logger = logging.getLogger(__name__)
 
-_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_FOREIGN = (".7z", ".rar", ".tar.zst")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
+FOREIGN_SUFFIXES = (".7z", ".rar", ".tar.zst")
 _STAMP = ".unpacked-from.json"
 _BLOCK = 4096  # what a small file takes on most disks
+_CHUNK = 1 << 20
 
 Archive = zipfile.ZipFile | tarfile.TarFile
 Member = zipfile.ZipInfo | tarfile.TarInfo
@@ -32,12 +35,12 @@ class ArchiveError(ValueError):
 
 def is_archive(path: Path) -> bool:
     """Tell by its name whether a file is an archive that :func:`unpacked` opens."""
-    return path.name.lower().endswith((".zip", *_TARS)) and path.is_file()
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
 def is_foreign_archive(path: Path) -> bool:
     """Tell by its name whether a file is an archive that the person has to unpack."""
-    return path.name.lower().endswith(_FOREIGN) and path.is_file()
+    return path.name.lower().endswith(FOREIGN_SUFFIXES) and path.is_file()
 
 
 def refuse_foreign(path: Path) -> None:
@@ -162,17 +165,25 @@ def _opened(archive: Path) -> Iterator[Archive]:
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         reason = str(error).partition(":\n")[0]
         raise ArchiveError(f"{archive} is damaged or truncated ({reason}): download or copy it again") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's word; of damaged bz2 and gzip there is none
+            raise
+        raise ArchiveError(f"{archive} is damaged or truncated ({error}): download or copy it again") from error
     except RuntimeError as error:  # what zipfile says of passwords and of methods that it does not know
         raise ArchiveError(f"{archive}: {error}; unpack it and give the folder") from error
 
 
 def _members(opened: Archive) -> list[Member]:
     if isinstance(opened, zipfile.ZipFile):
+        for member in opened.infolist():
+            member.filename = member.filename.replace("\\", "/")  # as older Windows tools part folders
         return list(opened.infolist())
     members: list[Member] = list(opened.getmembers())
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a cut for the end
         raise tarfile.ReadError("its end is missing")
+    while opened.fileobj.read(_CHUNK):  # to the end of the file, where gzip and the like keep their sums
+        pass
     return members
 
 
@@ -200,7 +211,4 @@ def _check_space(archive: Path, members: list[Member]) -> None:
     needed = sum(_size(member) + _BLOCK for member in members)
     free = shutil.disk_usage(archive.parent).free
     if needed > free:
-        raise OSError(
-            f"{archive} needs {needed / 1e9:,.1f} GB unpacked, and {free / 1e9:,.1f} GB are free in {archive.parent}: "
-            "make room, or move it elsewhere"
-        )
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsh_hf.data.damage import check_pictures
+from dsh_hf.data.published import PublishedSet
 from dsh_hf.data.scan import PictureFolder, by_spelling, class_folders, digest_of, list_pictures
 from dsh_hf.data.spelling import spelling
 
@@ -24,16 +25,23 @@ ClassPair = tuple[str, Path, Path]  # the name shown, where its sketches are, wh
 
 
 def known_set(
-    title: str, sketches: Path, images: Path | None, *, version: str, classes: int, photo_ids: bool = False
+    published: PublishedSet,
+    sketches: Path,
+    images: Path | None,
+    *,
+    version: str,
+    kind: str = "images",
+    photo_ids: bool = False,
 ) -> "DatasetDict":
     """Load a set that others know, too, from the folders of its domains.
 
     Args:
-        title: its name, which in lower case becomes ``info.dataset_name``.
+        published: what is known of it; its title in lower case becomes ``info.dataset_name``. Other numbers of
+            classes and pictures than the published ones are told in the log.
         sketches: folder of the sketches' class folders.
         images: that of the images; None for a set without images.
         version: becomes ``info.config_name``.
-        classes: how many there are in the whole set; another number is told in the log.
+        kind: what the images are called in ``published.pictures``.
         photo_ids: the sketches' file names say what photograph is drawn.
 
     Returns:
@@ -47,12 +55,28 @@ def known_set(
         names, sketch_folders, image_folders = tuple(drawn), tuple(drawn.values()), ()
     else:
         names, sketch_folders, image_folders = zip(*pair_classes(drawn, class_folders(images)), strict=True)
-    if len(names) != classes:
-        logger.warning("%s has %d classes; in %s there are %d", title, classes, sketches, len(names))
-    make = partial(folder_dataset, names, dataset_name=title.lower(), version=version)
-    return DatasetDict(
+    make = partial(folder_dataset, names, dataset_name=published.title.lower(), version=version)
+    data = DatasetDict(
         sketches=make(sketch_folders, photo_ids=photo_ids),
         images=make(image_folders),
+    )
+    counts = {"sketches": len(data["sketches"])} | ({} if images is None else {kind: len(data["images"])})
+    _compare(published, len(names), counts, sketches)
+    return data
+
+
+def _compare(published: PublishedSet, classes: int, counts: Mapping[str, int], place: Path) -> None:
+    """Tell in the log where there is less, or more, than was published: as after half an unpacking."""
+    if classes == len(published.classes) and all(count in published.pictures[kind] for kind, count in counts.items()):
+        return
+    whole = [f"{' or '.join(f'{n:,}' for n in published.pictures[kind])} {kind}" for kind in counts]
+    here = [f"{count:,} {kind}" for kind, count in counts.items()]
+    logger.warning(
+        "%s has %s; loaded with %s: %s",
+        published.title,
+        ", ".join([f"{len(published.classes)} classes", *whole]),
+        place,
+        ", ".join([f"{classes} classes", *here]),
     )
 
 
@@ -118,7 +142,7 @@ def folder_dataset(
     Args:
         names: of the classes, sorted; the numbers of the labels.
         folders: one for each class, or none for a data set without rows.
-        photo_ids: add the column ``photo_id``, what stands before the last hyphen in a sketch's id.
+        photo_ids: add the column ``photo_id``, a sketch's id up to the last hyphen of the file's name.
         dataset_name: of a set that others know, too.
         version: of that set.
 
@@ -145,11 +169,16 @@ def folder_dataset(
     }
     features = {"image": Image(mode="RGB"), "label": ClassLabel(names=list(names)), "id": Value("string")}
     if photo_ids:
-        columns["photo_id"] = pa.array([identity.rpartition("-")[0] or identity for identity in ids], pa.string())
+        columns["photo_id"] = pa.array([_photo_id(identity) for identity in ids], pa.string())
         features["photo_id"] = Value("string")
     fingerprint = hashlib.sha256(f"{list(names)} {photo_ids} {digest_of(listed)}".encode()).hexdigest()[:32]
     info = DatasetInfo(features=Features(features), dataset_name=dataset_name, config_name=version)
     return Dataset(pa.table(columns), info=info, fingerprint=fingerprint)
+
+
+def _photo_id(sketch_id: str) -> str:
+    name, _, file = sketch_id.rpartition("/")
+    return f"{name}/{file.rpartition('-')[0] or file}"
 
 
 def _place(classes: Mapping[str, Path]) -> str:

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from dsh_hf.data.spelling import spelling
+
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
@@ -33,7 +37,8 @@ def as_pictures(dataset: "Dataset | IterableDataset", name: str = "the data set"
         ``"<name>/0"``), and ``photo_id`` where there is one.
 
     Raises:
-        ValueError: no column of pictures, several, a row without a class, or ids that are not unique.
+        ValueError: no column of pictures, several, a row without a class, or ids that are not unique. In a stream,
+            a row without a class is told when it is read, and ids are not compared.
     """
     from datasets import Dataset
 
@@ -50,6 +55,31 @@ def as_pictures(dataset: "Dataset | IterableDataset", name: str = "the data set"
 def class_names(dataset: "Dataset | IterableDataset") -> list[str]:
     """Give the names of a data set's classes, none where it has no ``label``."""
     return list(dataset.features["label"].names) if "label" in dataset.features else []
+
+
+def renumbered(dataset: "Dataset", names: Sequence[str]) -> "Dataset":
+    """Number the labels anew, in the order of ``names``; spelling aside, rows of other classes get -1.
+
+    The rows that were chosen stay chosen: where ``add_column`` copies their pictures, only the labels are made anew.
+
+    Args:
+        dataset: with a column ``label`` (``ClassLabel``).
+        names: of the classes that stay.
+
+    Returns:
+        The same columns in the same order.
+    """
+    from datasets import ClassLabel, Dataset
+
+    numbers = {spelling(name): number for number, name in enumerate(names)}
+    numbers |= {name: number for number, name in enumerate(names)}
+    given = dataset.features["label"].names
+    new = np.array([*(numbers.get(name, numbers.get(spelling(name), -1)) for name in given), -1])  # and for -1 itself
+    every = Dataset(dataset.data, dataset.info, dataset.split, fingerprint=dataset._fingerprint)
+    labels = new[np.asarray(every.data.column("label"))]
+    every = every.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=list(names)))
+    every = every.select_columns(dataset.column_names)
+    return Dataset(every.data, every.info, every.split, dataset._indices, every._fingerprint)
 
 
 def _image_column(features: Mapping[str, Any], name: str) -> str:
@@ -177,6 +207,8 @@ def _as_stream(dataset: "IterableDataset", image: str, label: tuple[str, ...] | 
         picked = {"image": row[image], "id": _identity(row) if own_ids else f"{name}/{number}"}
         if label is not None:
             value = _value(row[label[0]], label[1:])
+            if value is None or value == -1:
+                raise ValueError(f"{name} has no class in row {number}: fill it in or drop it")
             picked["label"] = value if numbers is None else numbers[value]
         return picked
 

@@ -50,10 +50,11 @@ def check_pictures(folders: Sequence[PictureFolder]) -> None:
         found = list(tqdm(looks, "look at pictures", len(folders), unit="class", disable=None, delay=2))
     faults = [fault for of_folder in found for fault in of_folder.values()]
     whole = np.concatenate([_all_but(rows, len(folder)) for rows, folder in zip(found, folders, strict=True)])
-    _write(kept, table.filter(pa.array(whole)).replace_schema_metadata({_DIGEST: b"" if faults else digest}))
+    table = pa.concat_tables([table.filter(pa.array(whole)), *_of_other_folders(folders, known)])
+    _write(kept, table.replace_schema_metadata({_DIGEST: b"" if faults else digest}))
     if faults:
         raise PictureError(
-            f"{len(faults):,} of {len(table):,} pictures cannot be used: {first_of(faults)}. "
+            f"{len(faults):,} of {len(whole):,} pictures cannot be used: {first_of(faults)}. "
             "Remove them or copy them again; all are listed by: dsh-hf data check"
         )
 
@@ -91,6 +92,16 @@ def _unknown(folders: Sequence[PictureFolder], known: "pa.Table | None") -> list
         files = zip(_paths(folder), folder.sizes.tolist(), folder.times.tolist(), strict=True)
         rows.append(np.array([row for row, file in enumerate(files) if file not in whole], dtype=np.intp))
     return rows
+
+
+def _of_other_folders(folders: Sequence[PictureFolder], known: "pa.Table | None") -> "list[pa.Table]":
+    """Give what is known of classes that were not asked for this time."""
+    import pyarrow as pa
+
+    if known is None:
+        return []
+    listed = {folder.path.name for folder in folders}
+    return [known.filter(pa.array([path.partition("/")[0] not in listed for path in known["path"].to_pylist()]))]
 
 
 def _paths(folder: PictureFolder) -> list[str]:

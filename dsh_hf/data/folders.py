@@ -24,7 +24,8 @@ def load_folders(
 
     Args:
         sketches: a folder with a folder for each class; or one with Quick, Draw! files (``<word>.ndjson``), which
-            are drawn now and held in memory; or a zip or tar archive of such a folder, unpacked beside itself.
+            are rendered once, into the ``datasets`` cache; or a zip or tar archive of such a folder, unpacked beside
+            itself.
         images: a folder with a folder for each class, or an archive of it.
         classes: the names of those wanted, or ``"shared"`` for those on both sides. Default: all.
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsh_hf.data.archives import (
+    ArchiveError,
     is_archive,
     is_foreign_archive,
     member_names,
@@ -40,7 +41,9 @@ def open_root(root: str | Path) -> Path:
 
 
 def has_part(root: Path, part: str) -> bool:
-    """Tell whether one of a set's folders is there, or an archive that is called like it, which is unpacked.
+    """Tell whether one of a set's folders is there, or an archive that is called like it or holds it.
+
+    Such an archive is unpacked, so that the answer is the same the next time.
 
     Args:
         root: where to look.
@@ -49,6 +52,7 @@ def has_part(root: Path, part: str) -> bool:
     Raises:
         ArchiveError: there is only an archive, and it is damaged or of a kind that is not opened here.
     """
+    _refresh(root)
     if _find(root, [part]):
         return True
     for path in _files(root):
@@ -56,6 +60,11 @@ def has_part(root: Path, part: str) -> bool:
             refuse_foreign(path)
             if is_archive(path):
                 unpacked(path)
+    for archive in _archives(root):
+        if _find(root, [part]):
+            return True
+        if not was_unpacked(archive) and _may_hold(archive, part):
+            unpacked(archive)
     return bool(_find(root, [part]))
 
 
@@ -78,9 +87,7 @@ def find_parts(title: str, root: Path, parts: Sequence[str]) -> list[Path]:
         ValueError: a folder is there twice, equally near.
         ArchiveError: an archive that has to be unpacked is damaged.
     """
-    for archive in _archives(root):
-        if was_unpacked(archive):
-            unpacked(archive)  # anew, if it has changed
+    _refresh(root)
     found = _find(root, parts)
     for archive in _archives(root):
         missing = [part for part in parts if part not in found]
@@ -89,6 +96,13 @@ def find_parts(title: str, root: Path, parts: Sequence[str]) -> list[Path]:
             found = _find(root, parts)
     _check_complete(title, root, parts, found)
     return [found[part] for part in parts]
+
+
+def _refresh(root: Path) -> None:
+    """Unpack anew what has changed since it was unpacked."""
+    for archive in _archives(root):
+        if was_unpacked(archive):
+            unpacked(archive)
 
 
 def _find(root: Path, parts: Sequence[str]) -> dict[str, Path]:
@@ -144,6 +158,14 @@ def _files(root: Path) -> Iterable[Path]:
 def _holds(archive: Path, parts: Sequence[str]) -> bool:
     ends = tuple(f"/{part}{ready}/" for part in parts for ready in ("", "_ready"))
     return any(end in f"/{name}/" for name in member_names(archive) for end in ends)
+
+
+def _may_hold(archive: Path, part: str) -> bool:
+    try:
+        return _holds(archive, [part])
+    except ArchiveError as error:  # it may be anything: what is there already need not wait for it
+        logger.warning("not looked into: %s", error)
+        return False
 
 
 def _check_complete(title: str, root: Path, parts: Sequence[str], found: dict[str, Path]) -> None:

@@ -1,8 +1,10 @@
 """A data set of one's own on the Hugging Face Hub: a card, the pictures as parquet, the proof that all arrived."""
 
 import hashlib
+import logging
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -13,6 +15,9 @@ from dsh_hf.data.spelling import spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from huggingface_hub import DatasetCard, HfApi
+
+logger = logging.getLogger(__name__)
 
 _SKETCHY_NAME = re.compile(r"n\d{8}_\d+(-\d+)?")  # of its sketches, and of ImageNet's photographs
 _EXTENDED_NAME = re.compile(r"ext_\d+")
@@ -115,29 +120,30 @@ def dataset_card(data: "DatasetDict", repo_id: str, licence: str) -> str:
 
 
 def send_dataset(data: "DatasetDict", repo_id: str, card: str, *, private: bool, token: str | None) -> str:
-    """Send the card, then the pictures as parquet; give the revision that both are at.
+    """Send the card and the pictures as parquet; give the revision that both are at.
+
+    The card goes first, so that the pictures are never there without their licence. Where one with this licence is
+    there already, it goes last, so that what breaks off in between leaves no new card over old pictures; and where
+    nothing else has changed, nothing is sent.
 
     Raises:
         ValueError: the repository is public where a private one was asked for, or the Hub refuses the card.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import DatasetCard, HfApi
 
     from dsh_hf.sending import create_repo, patiently
 
     api = HfApi(token=token)
     create_repo(api, repo_id, private=private, kind="dataset")
-    # Before the pictures, so that they are never there without their licence; push_to_hub adds to this card.
-    patiently(
-        lambda: api.upload_file(
-            path_or_fileobj=card.encode(),
-            path_in_repo="README.md",
-            repo_id=repo_id,
-            repo_type="dataset",
-            commit_message="Card",
-        )
-    )
-    commit = _alike(data).push_to_hub(repo_id, token=token, commit_message="Sketches and images")
-    return str(commit.oid)
+    new, old = DatasetCard(card), _card_on_the_hub(api, repo_id)
+    if old is not None and old.data.get("pretty_name") != new.data.get("pretty_name"):
+        logger.warning("%s has another card: it is replaced, and stays in the repository's history", repo_id)
+    if old is None or old.data.get("license") != new.data.get("license"):
+        _send_card(api, repo_id, new, old)
+    commit = patiently(lambda: _alike(data).push_to_hub(repo_id, token=token, commit_message="Sketches and images"))
+    sent = _card_on_the_hub(api, repo_id)
+    changed = sent is None or sent.text.strip() != new.text.strip()
+    return _send_card(api, repo_id, new, sent) if changed else str(commit.oid)
 
 
 def verify_dataset(data: "DatasetDict", repo_id: str, revision: str, token: str | None) -> None:
@@ -158,6 +164,39 @@ def verify_dataset(data: "DatasetDict", repo_id: str, revision: str, token: str 
                 raise RuntimeError(
                     f"{repo_id} at {revision} is not what was sent: the {domain} differ in row {row:,} of {len(part):,}"
                 )
+
+
+def _card_on_the_hub(api: "HfApi", repo_id: str) -> "DatasetCard | None":
+    from huggingface_hub import DatasetCard
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    from dsh_hf.sending import patiently
+
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            path = patiently(lambda: api.hf_hub_download(repo_id, "README.md", repo_type="dataset", cache_dir=cache))
+        except RemoteEntryNotFoundError:
+            return None
+        return DatasetCard.load(path)
+
+
+def _send_card(api: "HfApi", repo_id: str, new: "DatasetCard", old: "DatasetCard | None") -> str:
+    """Send a card, with what ``datasets`` has written of the parquet files into the old one; give the revision."""
+    from dsh_hf.sending import patiently
+
+    kept = {key: old.data.get(key) for key in ("configs", "dataset_info") if old is not None and old.data.get(key)}
+    for key, value in kept.items():
+        new.data[key] = value
+    commit = patiently(
+        lambda: api.upload_file(
+            path_or_fileobj=str(new).encode(),
+            path_in_repo="README.md",
+            repo_id=repo_id,
+            repo_type="dataset",
+            commit_message="Card",
+        )
+    )
+    return str(commit.oid)
 
 
 def _evidence(part: "Dataset") -> tuple[PublishedSet, str] | None:

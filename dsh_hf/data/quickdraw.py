@@ -2,9 +2,10 @@
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import PIL.Image
 import PIL.ImageDraw
@@ -12,7 +13,7 @@ import PIL.ImageDraw
 from dsh_hf.data.spelling import spelling
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 # The Sketchy classes that Quick, Draw! has under another name; the rest are found by their spelling.
 SKETCHY_WORDS = {
@@ -27,6 +28,7 @@ SKETCHY_WORDS = {
 }
 
 _OVERSAMPLING = 4
+_RENDERING = 1  # another number here, and pictures in the cache are made anew
 
 
 def sketchy_words(class_names: Iterable[str], words: Iterable[str]) -> dict[str, str]:
@@ -85,15 +87,29 @@ def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256
     return picture.reduce(_OVERSAMPLING)
 
 
-def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None) -> "Dataset":
+@overload
+def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None) -> "Dataset": ...
+
+
+@overload
+def load_quickdraw(
+    folder: str | Path, classes: Mapping[str, str] | None = None, *, streaming: Literal[True]
+) -> "IterableDataset": ...
+
+
+def load_quickdraw(
+    folder: str | Path, classes: Mapping[str, str] | None = None, *, streaming: bool = False
+) -> "Dataset | IterableDataset":
     """Load drawings from a folder of ``<word>.ndjson`` files, one drawing a line.
 
-    The drawings are rendered now and held in memory as PNG, a few kB each.
+    The drawings are rendered once, as PNG of a few kB each, into the ``datasets`` cache; a word's file can hold more
+    than 100,000. Changed files are rendered anew.
 
     Args:
         folder: where the files lie.
         classes: for each class the word that draws it; only these are loaded. Default: each word in the
             folder is a class.
+        streaming: render each drawing when it is read, and keep none.
 
     Returns:
         The columns ``image`` (256 x 256, RGB when decoded), ``label`` (sorted class names) and ``id``
@@ -102,9 +118,10 @@ def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None)
 
     Raises:
         FileNotFoundError: no such folder, no ndjson files in it, or none for some of the words.
-        ValueError: a line that is not a drawing, named by file and number.
+        ValueError: no drawings, or a line that is not one, named by file and number; in a stream, when it is read.
     """
-    from datasets import ClassLabel, Dataset, Features, Image, Value
+    from datasets import ClassLabel, Dataset, DatasetInfo, Features, Image, IterableDataset, Value
+    from datasets.exceptions import DatasetGenerationError
 
     files = word_files(Path(folder))
     classes = classes if classes is not None else {word: word for word in files}
@@ -112,16 +129,36 @@ def load_quickdraw(folder: str | Path, classes: Mapping[str, str] | None = None)
     if missing:
         raise FileNotFoundError(f"no {', '.join(f'{word}.ndjson' for word in missing)} in {folder}")
 
+    if not any(files[word].stat().st_size for word in classes.values()):
+        raise ValueError(f"no drawings in {folder}: its files are empty, or no word is of a class wanted")
+
     names = sorted(classes)
-    images, labels, ids = [], [], []
-    for name in names:
-        word = classes[name]
-        for key, png in _drawings(files[word]):
-            images.append({"bytes": png, "path": None})
-            labels.append(name)
-            ids.append(f"{word}/{key}")
-    features = {"image": Image(mode="RGB"), "label": ClassLabel(names=names), "id": Value("string")}
-    return Dataset.from_dict({"image": images, "label": labels, "id": ids}, features=Features(features))
+    features = Features({"image": Image(mode="RGB"), "label": ClassLabel(names=names), "id": Value("string")})
+    places = [str(files[classes[name]].resolve()) for name in names]
+    given = {
+        "labels": list(range(len(names))),
+        "words": [classes[name] for name in names],
+        "files": places,
+        "stamps": [_stamp(place) for place in places],  # the cache goes by what is given here
+    }
+    if streaming:
+        return IterableDataset.from_generator(_rows, features, given)
+    try:
+        drawn = Dataset.from_generator(_rows, features, gen_kwargs=given)
+    except DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+    return Dataset(drawn.data, DatasetInfo(features=features), fingerprint=drawn._fingerprint)
+
+
+def _stamp(place: str) -> str:
+    status = os.stat(place)
+    return f"{status.st_size} {status.st_mtime_ns} {_RENDERING}"
+
+
+def _rows(labels: list[int], words: list[str], files: list[str], stamps: list[str]) -> Iterator[dict[str, Any]]:
+    for label, word, file in zip(labels, words, files, strict=True):
+        for key, png in _drawings(Path(file)):
+            yield {"image": {"bytes": png, "path": None}, "label": label, "id": f"{word}/{key}"}
 
 
 def word_files(folder: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from dsh_hf.data.assemble import known_set
 from dsh_hf.data.layout import find_parts, has_part, open_root
+from dsh_hf.data.published import SKETCHY
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 SKETCHES = "sketch/tx_000000000000"  # as drawn; the other tx_ folders shift or scale them
 PHOTOGRAPHS = "photo/tx_000000000000"
 EXTENDED = "EXTEND_image_sketchy"
-CLASSES = 125
 
 
 def load_sketchy(root: str | Path, *, extended: bool | None = None) -> "DatasetDict":
@@ -26,8 +26,8 @@ def load_sketchy(root: str | Path, *, extended: bool | None = None) -> "DatasetD
 
     Args:
         root: a folder with ``256x256`` and, if Extended, ``EXTEND_image_sketchy`` or ``EXTEND_image_sketchy_ready``
-            in it or up to three levels down; or an archive of such a folder.
-        extended: take the Extended images. Default: if they are there, in a folder or an archive of that name.
+            in it or up to two levels down; or an archive of such a folder.
+        extended: take the Extended images. Default: if they are there, in a folder or an archive.
 
     Returns:
         ``sketches`` and ``images``, both with the columns ``image`` (RGB), ``label`` (the same sorted class
@@ -44,5 +44,5 @@ def load_sketchy(root: str | Path, *, extended: bool | None = None) -> "DatasetD
     if extended is None:
         extended = has_part(place, EXTENDED)
     sketches, images = find_parts("Sketchy", place, [SKETCHES, EXTENDED if extended else PHOTOGRAPHS])
-    version = "extended" if extended else "plain"
-    return known_set("Sketchy", sketches, images, version=version, classes=CLASSES, photo_ids=True)
+    version, kind = ("extended", "extended images") if extended else ("plain", "photographs")
+    return known_set(SKETCHY, sketches, images, version=version, kind=kind, photo_ids=True)

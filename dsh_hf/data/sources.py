@@ -10,18 +10,16 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from dsh_hf.data.archives import ARCHIVE_SUFFIXES, FOREIGN_SUFFIXES, TAR_SUFFIXES, is_archive, refuse_foreign
 from dsh_hf.data.assemble import pair_classes
-from dsh_hf.data.columns import as_pictures
-from dsh_hf.data.spelling import spelling
+from dsh_hf.data.columns import as_pictures, renumbered
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, DatasetDict, IterableDataset
 
 logger = logging.getLogger(__name__)
 
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_ARCHIVES = (*_TAR, ".zip")
-_FILES = (*_ARCHIVES, ".parquet", ".ndjson", ".arrow", ".csv", ".json", ".jpg", ".png")
+_FILES = (*ARCHIVE_SUFFIXES, *FOREIGN_SUFFIXES, ".parquet", ".ndjson", ".arrow", ".csv", ".json", ".jpg", ".png")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+){0,2}")
 _LOOKED_AT = 100  # members of a tar, to tell a WebDataset from class folders
 
@@ -94,7 +92,7 @@ def join_domains(sketches: "Dataset", images: "Dataset", classes: Sequence[str] 
         there[domain] = {name: Path(domain, name) for name in _classes_with_rows(part)}
     hint = "leave them out with a list of classes, or add what is missing"
     names = [name for name, _, _ in pair_classes(there["sketches"], there["images"], classes, hint)]
-    return DatasetDict({domain: _renumbered(part, names) for domain, part in parts.items()})
+    return DatasetDict({domain: _of_classes(part, names) for domain, part in parts.items()})
 
 
 def holds_rows(source: str) -> bool:
@@ -104,7 +102,7 @@ def holds_rows(source: str) -> bool:
         return _is_saved(path) or _is_built(path) or any(path.glob("*.ndjson"))
     if path.is_file():
         name = path.name.lower()
-        return not name.endswith(_ARCHIVES) or (name.endswith(_TAR) and _is_webdataset(path))
+        return not is_archive(path) or (name.endswith(TAR_SUFFIXES) and _is_webdataset(path))
     return any(letter in source for letter in "*?[") or not looks_like_a_path(source)
 
 
@@ -140,8 +138,9 @@ def _from_folder(folder: Path, options: list[str], streaming: bool) -> "Dataset 
         return _from_builder(str(folder), options, streaming)
     if options:
         raise ValueError(f"{folder} has no splits: leave out :{':'.join(options)}")
-    pictures = load_quickdraw(folder) if any(folder.glob("*.ndjson")) else load_class_folders(folder)
-    return _streamed(pictures, streaming)
+    if any(folder.glob("*.ndjson")):
+        return load_quickdraw(folder, streaming=True) if streaming else load_quickdraw(folder)
+    return _streamed(load_class_folders(folder), streaming)
 
 
 def _is_saved(folder: Path) -> bool:
@@ -161,12 +160,13 @@ def _from_files(paths: list[Path], source: str, streaming: bool) -> "Dataset | I
 
     if not paths:
         raise FileNotFoundError(f"{source}: no such files")
+    refuse_foreign(paths[0])
     names = [path.name.lower() for path in paths]
     if all(name.endswith(".parquet") for name in names):
         kind = "parquet"
-    elif all(name.endswith(_TAR) for name in names) and _is_webdataset(paths[0]):
+    elif all(name.endswith(TAR_SUFFIXES) for name in names) and _is_webdataset(paths[0]):
         kind = "webdataset"
-    elif len(paths) == 1 and names[0].endswith(_ARCHIVES):
+    elif len(paths) == 1 and is_archive(paths[0]):
         return _streamed(load_class_folders(paths[0]), streaming)
     else:
         raise ValueError(f"{source} is no source of pictures: give a folder, an archive, parquet or a WebDataset")
@@ -245,19 +245,12 @@ def _labels(part: "Dataset") -> list[int]:
     return list(part.select_columns(["label"])[:]["label"])
 
 
-def _renumbered(part: "Dataset", names: Sequence[str]) -> "Dataset":
+def _of_classes(part: "Dataset", names: Sequence[str]) -> "Dataset":
     """Number the classes in the order of ``names``; rows of other classes are left out."""
-    from datasets import ClassLabel
-
-    given = part.features["label"].names
-    if list(given) == list(names):
+    if list(part.features["label"].names) == list(names):
         return part
-    numbers = {spelling(name): number for number, name in enumerate(names)}
-    new = [numbers.get(spelling(name), -1) for name in given]
-    labels = [new[label] for label in _labels(part)]
-    columns = part.column_names
-    part = part.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=list(names)))
-    part = part.select_columns(columns)
+    part = renumbered(part, names)
+    labels = _labels(part)
     return part if -1 not in labels else part.select([row for row, label in enumerate(labels) if label >= 0])
 
 

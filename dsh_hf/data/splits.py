@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsh_hf.data.columns import renumbered
 from dsh_hf.data.spelling import spelling
 from dsh_hf.data.zero_shot import UNSEEN_CLASSES
 from dsh_hf.files import write_atomically
@@ -35,7 +36,8 @@ class Split:
         name: one of ``SPLIT_NAMES``.
         seed: what the choice was made from.
         query_sketches: ids of the sketches that search the gallery, never trained on.
-        validation_sketches: ids of the sketches kept for choosing settings, never trained on.
+        validation_sketches: ids of the sketches kept for choosing settings. A training that chooses none may train
+            on them, too; its split then has none: ``dataclasses.replace(split, validation_sketches=())``.
         held_out_images: ids of the images never trained on, which alone are the gallery; where there are none,
             every image trains and is gallery.
         unseen_classes: names of the classes never trained on: all their sketches are queries, and all their images
@@ -104,11 +106,11 @@ class Split:
 
     def _by_id(self, sketches: "Dataset", images: "Dataset") -> "dict[str, Dataset]":
         sketch_ids, image_ids = sketches["id"][:], images["id"][:]
-        _check_present({*self.query_sketches, *self.validation_sketches}, sketch_ids, "sketches")
-        _check_present(set(self.held_out_images), image_ids, "images")
-        queries = _among(sketch_ids, self.query_sketches)
-        validation = _among(sketch_ids, self.validation_sketches)
-        held_out = _among(image_ids, self.held_out_images)
+        own_sketches = _own_ids({*self.query_sketches, *self.validation_sketches}, sketch_ids, "sketches")
+        own_images = _own_ids(set(self.held_out_images), image_ids, "images")
+        queries = _among(sketch_ids, map(own_sketches.get, self.query_sketches))
+        validation = _among(sketch_ids, map(own_sketches.get, self.validation_sketches))
+        held_out = _among(image_ids, own_images.values())
         return {
             "train_sketches": _where(sketches, ~(queries | validation)),
             "validation_sketches": _where(sketches, validation),
@@ -151,8 +153,10 @@ def make_split(
     of training, and they alone are the gallery.
 
     In these three as many sketches (or photographs) as there are queries are kept for validation, in the classes
-    where at least as many again are left to train. All is taken in the order of the SHA-256 of ``"<seed>/<id>"``,
-    so that a seed gives the same split on any machine.
+    where at least as many again are left to train. The paper keeps none: its ``train_sketches`` are these and the
+    ``validation_sketches`` together. All is taken in the order of the SHA-256 of ``"<seed>/<id>"``,
+    so that a seed gives the same split on any machine. Ids begin with the names of the classes' folders: other names
+    make another choice, but a split that is made finds its pictures under any spelling of them.
 
     ``"sketchy-25"``, ``"sketchy-21"``, ``"tu-berlin-30"``: the usual zero-shot splits. The classes in
     ``UNSEEN_CLASSES`` search and are the gallery, all others train. ``"zero-shot"`` does so with the classes in
@@ -273,16 +277,27 @@ def _strings(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _check_present(wanted: set[str], ids: Iterable[str], what: str) -> None:
-    missing = sorted(wanted.difference(ids))
+def _own_ids(wanted: set[str], ids: Sequence[str], what: str) -> dict[str, str]:
+    """Give the data's own id for each of the split's: the same, or else that of a class in another spelling."""
+    own = {identity: identity for identity in wanted.intersection(ids)}
+    if len(own) < len(wanted):
+        respelled = {_spelled(identity): identity for identity in ids}
+        own |= {i: respelled[_spelled(i)] for i in wanted if i not in own and _spelled(i) in respelled}
+    missing = sorted(wanted.difference(own))
     if missing:
         raise ValueError(
             f"{len(missing)} of the split's {len(wanted)} {what} are not in the data (as {missing[0]!r}): "
             "the split was made from other data"
         )
+    return own
 
 
-def _among(ids: Iterable[str], wanted: Iterable[str]) -> NDArray[np.bool_]:
+def _spelled(identity: str) -> str:
+    folder, slash, file = identity.partition("/")
+    return f"{spelling(folder)}/{file}" if slash else identity
+
+
+def _among(ids: Iterable[str], wanted: Iterable[str | None]) -> NDArray[np.bool_]:
     chosen = set(wanted)
     return np.array([identity in chosen for identity in ids], dtype=bool)
 
@@ -303,16 +318,10 @@ def _of_classes(dataset: "Dataset", names: Iterable[str], what: str) -> NDArray[
 
 def _without_classes(dataset: "Dataset", names: Iterable[str]) -> "Dataset":
     """Number the labels anew without the classes; their rows get -1, the label of no class."""
-    from datasets import ClassLabel
-
     gone = {spelling(name) for name in names}
     own_names = dataset.features["label"].names
     kept = [spelling(name) not in gone for name in own_names]
-    numbers = np.where(kept, np.cumsum(kept) - 1, -1)
-    feature = ClassLabel(names=[name for name, keep in zip(own_names, kept, strict=True) if keep])
-    labels = numbers[np.asarray(dataset["label"][:], dtype=np.intp)]
-    renumbered = dataset.remove_columns("label").add_column("label", labels, feature=feature)
-    return renumbered.select_columns(dataset.column_names)
+    return renumbered(dataset, [name for name, keep in zip(own_names, kept, strict=True) if keep])
 
 
 def _where(dataset: "Dataset", rows: NDArray[np.bool_]) -> "Dataset":

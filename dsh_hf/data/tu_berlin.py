@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dsh_hf.data.assemble import known_set
 from dsh_hf.data.layout import find_parts, has_part, open_root
+from dsh_hf.data.published import TU_BERLIN
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -14,7 +15,6 @@ logger = logging.getLogger(__name__)
 
 SKETCHES = "png"
 EXTENDED = "ImageResized"
-CLASSES = 250
 
 
 def load_tu_berlin(root: str | Path, *, extended: bool | None = None) -> "DatasetDict":
@@ -28,7 +28,7 @@ def load_tu_berlin(root: str | Path, *, extended: bool | None = None) -> "Datase
 
     Args:
         root: a folder with these folders in it or up to three levels down; or an archive of such a folder.
-        extended: take the images, too. Default: if they are there, in a folder or an archive of that name.
+        extended: take the images, too. Default: if they are there, in a folder or an archive.
 
     Returns:
         ``sketches`` and ``images``, both with the columns ``image`` (RGB), ``label`` (the same sorted class
@@ -48,4 +48,4 @@ def load_tu_berlin(root: str | Path, *, extended: bool | None = None) -> "Datase
     parts = find_parts("TU-Berlin", place, [SKETCHES, EXTENDED] if extended else [SKETCHES])
     images = parts[1] if extended else None
     version = "extended" if extended else "plain"
-    return known_set("TU-Berlin", parts[0], images, version=version, classes=CLASSES)
+    return known_set(TU_BERLIN, parts[0], images, version=version)

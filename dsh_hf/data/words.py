@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsh_hf.data.spelling import words_of
 from dsh_hf.data.word_files import Vectors, read_vectors
 from dsh_hf.files import write_atomically
 
@@ -66,7 +66,7 @@ def class_vectors(
     """
     if not isinstance(aliases, Mapping):
         aliases = _read_aliases(Path(aliases)) if aliases is not None else {}
-    words = {name: _words(aliases.get(name, name)) for name in class_names}
+    words = {name: words_of(aliases.get(name, name)) for name in class_names}
     found = _encoded(words, str(source)) if _is_encoder(source) else _averaged(words, source)
     # A vector of zeros has no direction: it says as little as none.
     unknown = [name for name in words if name not in found or not np.any(found[name])]
@@ -119,10 +119,6 @@ def load_class_vectors(path: str | Path) -> ClassVectors:
     if kept.vectors.ndim != 2 or len(kept.names) != len(kept.vectors):
         raise ValueError(f"{path} holds vectors of the shape {kept.vectors.shape} for {len(kept.names)} classes")
     return kept
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
 
 
 def _read_aliases(path: Path) -> dict[str, str]:

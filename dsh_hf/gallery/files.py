@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -26,7 +27,9 @@ except ImportError:  # Windows: a save is whole or not at all there too, but two
 MANIFEST_NAME = "retriever.json"
 FORMAT_VERSION = 2
 _WAY_OUT = "restore a copy, or build the gallery again"
-_OURS = re.compile(r"(index|items)-[0-9a-f]{32}[.a-z]*|[.](index|items|retriever).*[.]tmp")
+_OURS = re.compile(
+    r"(index|items)-[0-9a-f]{32}[.a-z]*|[.](index|items|retriever).*[.]tmp|[.]index-[0-9a-f]{32}[.a-z]*[.]lock"
+)
 _SECRETS = {"password", "sslpassword", "token"}
 
 
@@ -134,6 +137,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     for key in ("engine", "index", "items", "folder", "skipped"):
         if key not in manifest:
             raise RetrieverError(f"{file} lacks {key!r}: {_WAY_OUT}")
+    if not isinstance(manifest["engine"], str):
+        raise RetrieverError(f"{file} names the engine {manifest['engine']!r}, which is no text: {_WAY_OUT}")
     for name in filter(None, (manifest["index"], manifest["items"])):
         if not isinstance(name, str) or re.search(r"[/\\]|^[.]", name):
             raise RetrieverError(f"{file} names {name!r}, which is no file beside it: {_WAY_OUT}")
@@ -220,12 +225,13 @@ def without_password(engine: str) -> str:
     if not is_url(engine):
         return engine
     scheme, _, rest = engine.partition("://")
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    path = rest[len(authority) :]
+    # Passwords may hold # and ?: libpq takes them so. The query begins where a parameter does.
+    address, *query = re.split(r"[?](?=[\w%]+=)", rest, maxsplit=1)
+    authority, slash, path = address.partition("/")
     user, at, host = authority.rpartition("@")
-    path, question, query = path.partition("?")
-    kept = "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _SECRETS)
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}{path}{question if kept else ''}{kept}"
+    parts = "".join(query).split("&")
+    kept = "&".join(part for part in parts if unquote(part.partition("=")[0]).lower() not in _SECRETS)
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}{'?' if kept else ''}{kept}"
 
 
 def _read_json_items(file: Path) -> Items:

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from dsh_hf.gallery.items import Candidate, Item, RetrieverError, metadata_text
 from dsh_hf.processing import PICTURE_SUFFIXES
@@ -52,3 +52,9 @@ def folder_candidates(folder: Path, keys: Sequence[str], stamps: Mapping[str, St
         label, inside, _ = key.partition("/")
         metadata = metadata_text({"label": label} if inside else {})
         yield Candidate(key, folder / key, Item(metadata=metadata, stamp=stamps[key]))
+
+
+def lies_under(key: str, places: Collection[str]) -> bool:
+    """Tell whether a path inside a folder is one of these places, or lies under one of them; "." is the folder."""
+    path = PurePosixPath(key)
+    return any(place.as_posix() in places for place in (path, *path.parents))

@@ -3,14 +3,17 @@
 import os
 import re
 import tempfile
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dsh_hf.gallery.files import MANIFEST_NAME, read_manifest
+from dsh_hf.gallery.files import MANIFEST_NAME, is_url, read_manifest, without_password
 from dsh_hf.gallery.items import Item, RetrieverError
 from dsh_hf.gallery.store import Gallery
 from dsh_hf.hub import DownloadError, download
-from dsh_hf.sending import create_repo
+from dsh_hf.sending import check_arrived, create_repo, patiently, without_place
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _TAGS = ["dsh-hf", "sketch-based-image-retrieval", "hashing", "image-retrieval"]
@@ -29,6 +32,9 @@ def push_gallery(
 
     Returns:
         The address of the commit or pull request.
+
+    Raises:
+        RuntimeError: what lies on the Hub then is not what was sent.
     """
     from huggingface_hub import HfApi
 
@@ -40,19 +46,25 @@ def push_gallery(
     if create_pr and revision:
         raise ValueError("a pull request is opened against main: leave out revision or create_pr")
     api = HfApi(token=token, library_name="dsh-hf")
-    with tempfile.TemporaryDirectory() as folder:
-        _export(gallery, Path(folder), repo_id, model_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _export(gallery, folder, repo_id, model_id)
         create_repo(api, repo_id, private=private, kind="dataset")
         if revision:
-            api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            commit_message=f"Upload a gallery of {len(gallery.items)} pictures",
-            revision=revision,
-            create_pr=create_pr,
-        )
+            patiently(lambda: api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True))
+
+        def upload() -> "CommitInfo":
+            return api.upload_folder(
+                repo_id=repo_id,
+                repo_type="dataset",
+                folder_path=folder,
+                commit_message=f"Upload a gallery of {len(gallery.items)} pictures",
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+        commit = upload() if create_pr else patiently(upload)  # twice would open two pull requests
+        check_arrived(api, repo_id, commit.pr_revision or commit.oid, folder, sorted(folder.iterdir()), "dataset")
     return commit.pr_url or commit.commit_url
 
 
@@ -78,6 +90,11 @@ def download_gallery(
     try:
         folder = download(name, [MANIFEST_NAME], revision=revision, **about)
         manifest, _ = read_manifest(folder)
+        if is_url(manifest["engine"]):
+            raise RetrieverError(
+                f"{name} names a server for its codes, {without_password(manifest['engine'])}: such a gallery is "
+                "no complete one, and no connection is made to what a download names"
+            )
         # Of the same commit, whatever is pushed meanwhile.
         return download(name, [manifest["index"], manifest["items"]], revision=folder.name, **about)
     except DownloadError as error:
@@ -95,13 +112,7 @@ def _export(gallery: Gallery, folder: Path, repo_id: str, model_id: str | None) 
 def _without_place(key: str, item: Item) -> Item:
     """Keep addresses and relative paths; of a place on this machine what is inside the folder, or the file's name."""
     source = key if item.stamp is not None else item.source
-    if source is not None and any(_is_here(part) for part in source.split("::")):  # zip://cat.png::/home/me/photos.zip
-        source = re.split(r"[/\\]", source.split("::")[0])[-1]
-    return item._replace(source=source, stamp=None)
-
-
-def _is_here(path: str) -> bool:
-    return path.startswith(("/", "\\", "~", "file:")) or PureWindowsPath(path).drive != ""
+    return item._replace(source=None if source is None else without_place(source), stamp=None)
 
 
 def _card(manifest: dict[str, Any], inside: bool, repo_id: str, model_id: str | None) -> str:

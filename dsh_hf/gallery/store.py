@@ -2,10 +2,11 @@
 
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dsh_hf.codes import Codes
 from dsh_hf.gallery.files import (
@@ -23,6 +24,9 @@ from dsh_hf.gallery.files import (
 )
 from dsh_hf.gallery.items import Item, RetrieverError, matches, metadata_keys
 from dsh_hf.index import open_index
+
+if TYPE_CHECKING:
+    from dsh_hf.index.servers import ServerIndex
 
 Found = tuple[str, int, Item]  # id, distance, what is known of it
 
@@ -53,6 +57,7 @@ class Gallery:
         self.items: Items = {}
         self._keys: set[str] = set()  # of all metadata
         self._facts = {"bits": bits, "fingerprint": fingerprint}
+        self._opened = False  # and not made anew
         self._seen: tuple[Path, str] | None = None  # where it was last opened or saved, and the manifest's digest
         self._lock = threading.Lock()  # index and items change together
         self._saving = threading.Lock()
@@ -80,14 +85,18 @@ class Gallery:
                 self._add(codes, items)
 
     def replace(self, codes: Codes, items: Items) -> int:
-        """Add items in the place of those that have the same ids; give how many these were."""
+        """Add items in the place of those that have the same ids; give how many these were.
+
+        Raises:
+            ValueError: a server holds an id that this gallery, made anew and not opened, does not know.
+        """
         if not items:
             return 0
         with self._lock:
             known = [key for key in items if key in self.items]
-            # On a server there may be codes of a build that was cut short before its items were saved.
-            strays = self.on_server and len(self.index) > len(self.items)
-            self._remove(list(items) if strays else known)
+            # A server may hold codes of a build of this gallery that was cut short before its items were saved.
+            goes_on = self.on_server and self._opened
+            self._remove(list(items) if goes_on else known)
             self._add(codes, items)
         return len(known)
 
@@ -98,6 +107,8 @@ class Gallery:
 
     def nearest(self, code: Codes, k: int, where: Mapping[str, Any] | None = None) -> list[Found]:
         """Find the ``k`` items nearest to a code; with ``where``, those that it matches.
+
+        A match that lies far away costs a search as deep as that, with all hits before it.
 
         Raises:
             ValueError: ``k`` is less than 1.
@@ -113,12 +124,16 @@ class Gallery:
         with nullcontext() if self.on_server else self._lock:
             if not where:
                 return self._search(code, k)
-            looks = max(k, _FIRST_LOOK)
+            looks, there = max(k, _FIRST_LOOK), None
             while True:  # the index knows no metadata: look further down until enough matches are found
                 found = self._search(code, looks)
                 hits = [hit for hit in found if matches(hit[2], where)]
                 if len(hits) >= k or len(found) < looks:
                     return hits[:k]
+                if there is None:  # counted before it looks deeper: they may be fewer, or none
+                    there = self._count(where)
+                if len(hits) >= there:
+                    return hits
                 looks *= 4
 
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
@@ -183,16 +198,29 @@ class Gallery:
         cls, path: Path, manifest: Mapping[str, Any], digest: str, bits: int, fingerprint: str, engine: str | None
     ) -> "Gallery":
         saved = manifest["engine"]
-        if engine is not None and engine != saved and not (is_url(engine) and is_url(saved)):
-            raise RetrieverError(f"{path} was saved with the engine {saved!r}: open it without engine={engine!r}")
+        if is_url(saved):
+            # Never connect to what a file names: with the connection, passwords of the environment may go there.
+            if engine is None or not is_url(engine):
+                raise RetrieverError(
+                    f"{path} was saved with the engine {without_password(saved)!r}, a server: "
+                    "say where to connect with engine=URL (dsh-hf: --engine URL)"
+                )
+        elif engine is not None and engine != saved:
+            given = without_password(engine)
+            raise RetrieverError(f"{path} was saved with the engine {saved!r}: open it without engine={given!r}")
         file = None if is_url(saved) else checked_file(path, manifest, "index")
         gallery = cls(engine or saved, bits, fingerprint, manifest.get("keep_outputs", False), file)
         gallery.items = read_items(checked_file(path, manifest, "items"))
         gallery._keys = set(manifest["metadata"]) if "metadata" in manifest else metadata_keys(gallery.items.values())
-        gallery._seen = (path, digest)
+        gallery._opened, gallery._seen = True, (path, digest)
         if not gallery.on_server and len(gallery.index) != len(gallery.items):
             raise RetrieverError(f"{path}: index and items do not belong together: build the gallery again")
         return gallery
+
+    def _count(self, where: Mapping[str, Any]) -> int:
+        """Count the items that ``where`` matches, looking at equal metadata once."""
+        counts = Counter(item.metadata for item in list(self.items.values()))
+        return sum(count for text, count in counts.items() if matches(Item(metadata=text), where))
 
     def _search(self, code: Codes, k: int) -> list[Found]:
         distances, ids = self.index.search(code, k)
@@ -209,13 +237,17 @@ class Gallery:
 
     def _remove(self, keys: Iterable[str]) -> None:
         keys = list(keys)
-        try:
+        if self.on_server:
+            self._remove_from_server(keys)
+        else:
             self.index.remove(keys)
-        except KeyError:
-            if not self.on_server:
-                raise
-            for key in keys:  # those that are still there
-                with suppress(KeyError):
-                    self.index.remove(key)
         for key in keys:
             self.items.pop(key, None)
+
+    def _remove_from_server(self, keys: Sequence[str]) -> None:
+        """Remove those of the keys that are there, however many others have removed before."""
+        index = cast("ServerIndex", self.index)
+        while known := index.known(keys):
+            with suppress(KeyError):  # another process has removed some of them since: nothing was removed
+                index.remove(sorted(known))
+                return

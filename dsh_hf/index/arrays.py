@@ -1,4 +1,4 @@
-"""Two containers over plain arrays, so that millions of codes cost bytes and not Python objects."""
+"""Containers over plain arrays, so that millions of codes cost bytes and not Python objects."""
 
 from typing import Any
 
@@ -37,6 +37,38 @@ class GrowingArray:
             self._buffer = grown
         self._buffer[..., self._used : end] = values
         self._used = end
+
+    def truncate(self, count: int) -> None:
+        """Forget all values but the first ``count``."""
+        self._used = min(self._used, count)
+
+
+class NumberSet:
+    """Some of the numbers below a count, one bit each."""
+
+    def __init__(self, count: int) -> None:
+        self._bits = GrowingArray(np.zeros(-(-count // 8), np.uint8))
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes held, with the room to grow."""
+        return self._bits.nbytes
+
+    def grow(self, count: int) -> None:
+        """Take a greater count, whose new numbers are not in the set."""
+        self._bits.extend(np.zeros(max(0, -(-count // 8) - self._bits.array.size), np.uint8))
+
+    def add(self, numbers: Places) -> None:
+        """Put numbers into the set."""
+        np.bitwise_or.at(self._bits.array, numbers >> 3, (128 >> (numbers & 7)).astype(np.uint8))
+
+    def has(self, numbers: Places) -> NDArray[np.bool_]:
+        """Tell of each number whether it is in the set."""
+        return (self._bits.array[numbers >> 3] & (128 >> (numbers & 7))) != 0
+
+    def mask(self, count: int) -> NDArray[np.bool_]:
+        """Tell of each number below ``count`` whether it is in the set."""
+        return np.unpackbits(self._bits.array, count=count).view(np.bool_)
 
 
 class KeyTable:
@@ -100,7 +132,8 @@ def mixed(keys: Words) -> Words:
     """Give a well-mixed word for each key of shape ``(words, n)``; keys of one word keep apart."""
     words = np.zeros(keys.shape[1], np.uint64)
     for word in keys:
-        words = (words ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        words ^= word
+        words *= np.uint64(0x9E3779B97F4A7C15)
         words ^= words >> np.uint64(32)
     return words
 

@@ -34,8 +34,9 @@ class IndexChangedError(ValueError):
 class Index(ABC):
     """Packed binary codes under ids, searched by Hamming distance.
 
-    Results come in the order (distance, insertion). One index holds either int or str ids. Searches may run
-    while another thread adds or removes: every method takes the index's lock.
+    Results come in the order (distance, insertion). One index holds either int or str ids. Several threads may
+    use it; their calls wait for one another, searches too, and none sees half a change. A search after changes
+    can take long, and the others wait: some engines put off work until then.
 
     Attributes:
         engine: name of the search engine.
@@ -182,6 +183,9 @@ class Index(ABC):
         return check_codes(array[None] if single else array, self.bits, name), single
 
 
+_TOO_GREAT = "ids that are ints must fit in 64 bits; give greater ones as strs"
+
+
 def check_ids(ids: GivenIds, unique: bool = True) -> Ids:
     """Give ids as a 1-D int64 array, or as an array of dtype object that holds strs.
 
@@ -191,6 +195,8 @@ def check_ids(ids: GivenIds, unique: bool = True) -> Ids:
     if isinstance(ids, (str, int, np.integer)):
         values: list[Any] = [ids]  # one id, not a string of one-letter ids
     else:
+        if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu":
+            return _check_numbers(ids, unique)  # of a million, in a twentieth of the time and memory
         values = np.atleast_1d(ids).tolist() if isinstance(ids, np.ndarray) else list(ids)
     if all(isinstance(value, str) for value in values):
         array = np.empty(len(values), dtype=object)
@@ -199,10 +205,23 @@ def check_ids(ids: GivenIds, unique: bool = True) -> Ids:
         try:
             array = np.array(values, dtype=np.int64)
         except OverflowError:
-            raise ValueError("ids that are ints must fit in 64 bits; give greater ones as strs") from None
+            raise ValueError(_TOO_GREAT) from None
     else:
         raise ValueError("ids must be all ints or all strs")
     if unique and len(set(values)) < len(values):
         repeated = Counter(values).most_common(1)[0][0]
         raise ValueError(f"id {repeated!r} is given more than once")
     return array
+
+
+def _check_numbers(ids: NDArray[Any], unique: bool) -> Ids:
+    """Do the work of :func:`check_ids` for whole numbers, without a Python object for each."""
+    if ids.size and int(ids.max()) >= 2**63:
+        raise ValueError(_TOO_GREAT)
+    numbers = ids.astype(np.int64)
+    if unique and not (numbers[1:] > numbers[:-1]).all():
+        ordered = np.sort(numbers)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if repeated.size:
+            raise ValueError(f"id {int(repeated[0])} is given more than once")
+    return numbers

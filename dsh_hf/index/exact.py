@@ -1,5 +1,6 @@
 """Exact search with NumPy alone: around pivots where codes are clustered, else one and all."""
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from dsh_hf.codes import Codes, check_codes, code_bytes
 from dsh_hf.index.arrays import GrowingArray, Places, Words, distinct, mixed, place_dtype, to_codes, to_words
 from dsh_hf.index.base import Found, Ids
-from dsh_hf.index.files import Tensors
+from dsh_hf.index.files import Tensors, is_permutation, starts, whole_numbers
 from dsh_hf.index.memory import MemoryIndex
-from dsh_hf.index.pivots import WORTH, Rings, learn_pivots, make_rings, ring_numbers
+from dsh_hf.index.pivots import WORTH, Rings, learn_pivots, make_rings, most_pivots, ring_numbers
 from dsh_hf.index.rows import in_order, open_rows
 from dsh_hf.index.scan import Near, scan
 
@@ -29,8 +30,9 @@ class ExactIndex(MemoryIndex):
 
     Codes are kept in rows, sorted by the rings around pivots (see :mod:`dsh_hf.index.pivots`). A row holds one
     item, or where codes repeat much, all of one code. What is added waits in a tail, unsorted, and is compared
-    one and all; a search sorts it in when it has grown. Whether rings are worth it is measured then; where they
-    are not, the rows are compared one and all too.
+    one and all; a search sorts it in when it has grown, and other calls wait for it meanwhile. Whether rings are
+    worth it is measured then; where they are not, the rows are compared one and all too. With codes of 64 bits, up
+    to 72 bytes an item are held while it is sorted, ids included, else at most 13.6 and the ids.
     """
 
     engine = "exact"
@@ -50,20 +52,36 @@ class ExactIndex(MemoryIndex):
         self._starts = starts  # where each row's items start and the last ones end; None where it is one a row
         self._rings = rings
         self._sorted_items = items.size
-        self._empty: NDArray[np.bool_] | None = None  # rows without an item
+        self._empty: Places | None = None  # rows without an item, ascending
+        self._tail_empty: Places | None = None  # the same of the tail
         self._dropped = False  # whether items were removed since
 
     def use_pivots(self, codes: ArrayLike) -> None:  # noqa: D102
-        pivots = np.unique(to_words(check_codes(codes, self.bits, "pivots")), axis=1)
+        pivots = self._checked_pivots(codes)
         with self._lock:
             if pivots.size and (self._given is None or not np.array_equal(pivots, self._given)):
                 self._given = pivots
                 self._decided = 0
 
+    def _checked_pivots(self, codes: ArrayLike) -> Words:
+        """Give the distinct ones as words; those of a file are distinct and in this order."""
+        pivots, most = np.unique(to_words(check_codes(codes, self.bits, "pivots")), axis=1), most_pivots(self.bits)
+        if pivots.shape[1] > most:
+            raise ValueError(
+                f"at most {most} pivots of {self.bits} bits can be used, got {pivots.shape[1]}: give fewer"
+            )
+        return pivots
+
     def _add(self, codes: Codes, ids: Ids | None) -> None:
         ids, words = self._ids.checked(ids, len(codes)), to_words(codes)
-        self._ids.extend(ids)
-        self._tail.extend(words)
+        standing, waiting = self._ids.standing(), self._tail.array.shape[1]
+        try:
+            self._tail.extend(words)
+            self._ids.extend(ids)
+        except BaseException:  # out of memory, or interrupted: nothing has been added
+            self._tail.truncate(waiting)
+            self._ids.truncate(*standing)
+            raise
 
     def _drop(self, items: Places) -> None:
         self._dropped = True
@@ -97,10 +115,8 @@ class ExactIndex(MemoryIndex):
             far, items = open_rows(rows, far, self._items, self._starts, k)
         tail = self._tail.array
         if tail.shape[1]:
-            live = self._ids.live
-            empty = None if live is None else ~live[self._sorted_items :]
             reach = int(far.max()) if k is not None and far.size >= k else limit
-            more, more_far = scan(tail, query, reach, k, empty)
+            more, more_far = scan(tail, query, reach, k, self._tail_empty)
             items, far = np.concatenate([items, more + self._sorted_items]), np.concatenate([far, more_far])
         return in_order(far, items, k)
 
@@ -121,43 +137,50 @@ class ExactIndex(MemoryIndex):
             self._empty_rows()
 
     def _empty_rows(self) -> None:
-        """Take what was removed out of the rows."""
-        live = np.asarray(self._ids.live)[self._items]
+        """Take what was removed out of the rows and the tail."""
+        every = np.asarray(self._ids.live)
+        live = every[self._items]
         if self._starts is None:
-            self._empty = ~live
+            self._empty = np.flatnonzero(~live).astype(self._items.dtype)
         else:
             kept = np.concatenate([[0], np.cumsum(live)])
             self._items, self._starts = self._items[live], kept[self._starts].astype(self._starts.dtype)
-            self._empty = self._starts[1:] == self._starts[:-1]
+            self._empty = np.flatnonzero(self._starts[1:] == self._starts[:-1]).astype(self._items.dtype)
+        self._tail_empty = np.flatnonzero(~every[self._sorted_items :])
         self._dropped = False
 
     def _sort_in(self) -> None:
         """Sort the tail into the rows, and forget what was removed; if that is interrupted, nothing has changed."""
         rows, tail = self._words.shape[1], self._tail.array
         anew = rows + tail.shape[1] > GROWTH * self._decided
-        per_row = 1 if self._starts is None else np.diff(self._starts)
-        row_of = np.concatenate([np.repeat(np.arange(rows), per_row), rows + np.arange(tail.shape[1])])
-        items = np.concatenate([self._items, np.arange(self._sorted_items, self._ids.array.size)])
-        words = np.concatenate([self._words, tail], axis=1)
-        pivots = None if self._rings is None or anew else self._rings.pivots
-        rings = np.zeros(words.shape[1], np.int64)
-        if self._rings is not None and pivots is not None:
-            rings = np.concatenate([self._rings.numbers(), ring_numbers(tail, pivots, self.bits)])
+        number = place_dtype(self._ids.array.size)
+        row_of = np.arange(rows + tail.shape[1], dtype=number)
+        if self._starts is not None:
+            row_of = np.concatenate([np.repeat(row_of[:rows], np.diff(self._starts)), row_of[rows:]])
+        items = np.concatenate([self._items, np.arange(self._sorted_items, self._ids.array.size, dtype=number)])
+        words = np.concatenate([self._words, tail], axis=1) if rows else tail
+        rings = None
+        if self._rings is not None and not anew:
+            rings = np.concatenate([self._rings.numbers(), ring_numbers(tail, self._rings.pivots, self.bits)])
         live = self._ids.live
         if live is not None:
             kept = live[items]
-            items, row_of = (np.cumsum(live) - 1)[items[kept]], row_of[kept]
-            used = np.bincount(row_of, minlength=words.shape[1]) > 0
-            words, row_of = words[:, used], (np.cumsum(used) - 1)[row_of]
-            rings = rings[used]
+            items, row_of = (np.cumsum(live, dtype=number) - 1)[items[kept]], row_of[kept]
+            used = np.zeros(words.shape[1], np.bool_)
+            used[row_of] = True
+            words, row_of = words[:, used], (np.cumsum(used, dtype=number) - 1)[row_of]
+            rings = None if rings is None else rings[used]
         decision = self._decided, self._share
         if anew:
             laid, decision = self._decide(words, items, row_of)
         else:
             if self._starts is not None:
                 first, group = distinct(words)
-                words, row_of, rings = words[:, first], group[row_of], rings[first]
-            found, order = (None, None) if pivots is None else make_rings(rings, pivots, self.bits)
+                words, row_of = words[:, first], group[row_of]
+                rings = None if rings is None else rings[first]
+            found, order = None, None
+            if self._rings is not None and rings is not None:
+                found, order = make_rings(rings, self._rings.pivots, self.bits)
             laid = _laid(words, items, row_of, found, order)
         self._ids.compact()
         self._ids.forget_table()
@@ -171,7 +194,7 @@ class ExactIndex(MemoryIndex):
             first, group = distinct(words)
             words, row_of = words[:, first], group[row_of]
         elif words.shape[1] < items.size:
-            words, row_of = words[:, row_of], np.arange(items.size)
+            words, row_of = words[:, row_of], np.arange(items.size, dtype=items.dtype)
         rows, share = words.shape[1], None
         if rows >= LEAST_RINGS:
             trials = words[:, np.random.default_rng(0).choice(rows, TRIALS)]
@@ -201,26 +224,34 @@ class ExactIndex(MemoryIndex):
         return {"decided": self._decided, "share": self._share}, tensors
 
     def _take_up(self, header: dict[str, Any], tensors: Tensors) -> None:
-        words = to_words(tensors["codes"])
+        words = to_words(check_codes(tensors["codes"], self.bits))
+        rows, count = words.shape[1], len(self)
         if "rows" in tensors:  # format 1
-            self._tail.extend(words[:, tensors["rows"]])
+            self._tail.extend(words[:, whole_numbers(tensors, "rows", count, rows)])
             return
+        items = whole_numbers(tensors, "items", count, count)
+        row_starts = starts(tensors, "row_starts", rows, count) if "row_starts" in tensors else None
+        if not is_permutation(items) or (row_starts is None and rows != count):
+            raise ValueError("its rows do not hold every item once")
         rings = None
         if "pivots" in tensors:
-            rings = Rings(to_words(tensors["pivots"]), tensors["ring_starts"], self.bits)
+            pivots = self._checked_pivots(tensors["pivots"])
+            rings = Rings(pivots, starts(tensors, "ring_starts", pivots.shape[1] * (self.bits + 1), rows), self.bits)
         if "given_pivots" in tensors:
-            self._given = to_words(tensors["given_pivots"])
-        self._set_rows(words, tensors["items"], tensors.get("row_starts"), rings)
-        self._decided, self._share = header["decided"], header["share"]
+            self._given = self._checked_pivots(tensors["given_pivots"])
+        self._set_rows(words, items, row_starts, rings)
+        self._decided = operator.index(header["decided"])
+        self._share = None if header["share"] is None else float(header["share"])
 
     def _described(self) -> dict[str, Any]:
         self._settle()  # what is held while it searches
-        words, tail, live = self._words, self._tail.array, self._ids.live
+        words, tail = self._words, self._tail.array
         if self._empty is not None:
-            words = words[:, ~self._empty]
-        if live is not None:
-            tail = tail[:, live[self._sorted_items :]]
-        arrays = [self._words, self._items, self._starts, self._empty, self._given, *(self._rings or ())[:2]]
+            words = np.delete(words, self._empty, axis=1)
+        if self._tail_empty is not None:
+            tail = np.delete(tail, self._tail_empty, axis=1)
+        arrays = [self._words, self._items, self._starts, self._empty, self._tail_empty, self._given]
+        arrays += (self._rings or ())[:2]
         return {
             "distinct": _count_distinct(np.concatenate([words, tail], axis=1)),
             "bytes": self._tail.nbytes + sum(array.nbytes for array in arrays if array is not None),
@@ -235,8 +266,8 @@ def _laid(words: Words, items: Places, row_of: Places, rings: Rings | None = Non
     """Put rows in ``order`` where given, and the items of each after those of the one before."""
     if order is not None:
         words = words[:, order]
-        place = np.empty(order.size, np.int64)
-        place[order] = np.arange(order.size)
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size, dtype=order.dtype)
         row_of = place[row_of]
     if words.shape[1] == items.size:
         laid = np.empty(items.size, place_dtype(items.size))
@@ -250,5 +281,6 @@ def _laid(words: Words, items: Places, row_of: Places, rings: Rings | None = Non
 
 def _count_distinct(words: Words) -> int:
     """Count distinct codes, by a hash of 64 bits where they are longer."""
-    keys = np.sort(mixed(words))
+    keys = mixed(words)
+    keys.sort()
     return min(1, keys.size) + int(np.count_nonzero(keys[1:] != keys[:-1]))

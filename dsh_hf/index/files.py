@@ -80,13 +80,48 @@ def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors,
                 raise IndexFileError(f"{path} has the newer format {header['version']}: upgrade dsh-hf to open it")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise IndexFileError(f"{path} is truncated or not an index: {_REMEDY}") from error
+        raise IndexFileError(f"{path} is truncated or not an index: {REMEDY}") from error
     if _checksum(json.dumps(header), tensors) != checksum:
-        raise IndexFileError(f"{path} has been altered since it was saved: {_REMEDY}")
+        raise IndexFileError(f"{path} has been altered since it was saved: {REMEDY}")
     return header, tensors, checksum
 
 
-_REMEDY = "restore a copy, or delete it and add the codes again"
+def whole_numbers(tensors: Tensors, name: str, size: int, below: int) -> NDArray[Any]:
+    """Give a tensor that must hold ``size`` whole numbers from 0 on, less than ``below``.
+
+    Raises:
+        KeyError: there is none of the name.
+        ValueError: it is not such a one.
+    """
+    array = tensors[name]
+    if array.shape != (size,) or array.dtype not in (np.int32, np.int64):
+        raise ValueError(f"{name} has the shape {array.shape} and the type {array.dtype}")
+    if size and not 0 <= array.min() <= array.max() < below:
+        raise ValueError(f"{name} holds numbers out of range")
+    return array
+
+
+def starts(tensors: Tensors, name: str, parts: int, end: int) -> NDArray[Any]:
+    """Give a tensor that must tell where each of so many parts starts, and last the ``end``.
+
+    Raises:
+        KeyError: there is none of the name.
+        ValueError: it is not such a one.
+    """
+    array = whole_numbers(tensors, name, parts + 1, end + 1)
+    if array[0] != 0 or array[-1] != end or (array[1:] < array[:-1]).any():
+        raise ValueError(f"{name} does not ascend from 0 to {end}")
+    return array
+
+
+def is_permutation(numbers: NDArray[Any]) -> bool:
+    """Tell whether each number below the size of the array, all in range, stands in it once."""
+    seen = np.zeros(numbers.size, np.bool_)
+    seen[numbers] = True
+    return bool(seen.all())
+
+
+REMEDY = "restore a copy, or delete it and add the codes again"
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsh_hf.index.arrays import GrowingArray, KeyTable, Places, Words
-from dsh_hf.index.base import Ids
+from dsh_hf.index.arrays import GrowingArray, KeyTable, NumberSet, Places, Words
+from dsh_hf.index.base import Ids, check_ids
+from dsh_hf.index.files import starts
 
 _OBJECT_BYTES = 32  # of one int in a dict
 
@@ -26,7 +27,7 @@ class ItemIds:
     def _hold(self, ids: Ids) -> None:
         """Hold these ids, all of their items live."""
         self._ids = GrowingArray(ids)
-        self._live: GrowingArray | None = None  # made by the first removal
+        self._removed: NumberSet | None = None  # made by the first removal
         self.count = ids.size
         self._ascending = ids.dtype != object and bool((ids[1:] > ids[:-1]).all())
         self._table = None
@@ -38,8 +39,8 @@ class ItemIds:
 
     @property
     def live(self) -> NDArray[np.bool_] | None:
-        """Tell which items are live; ``None`` where all are."""
-        return None if self._live is None else self._live.array
+        """Tell which items are live, in a new array; ``None`` where all are."""
+        return None if self._removed is None else ~self._removed.mask(self.array.size)
 
     @property
     def id_bytes(self) -> int:
@@ -51,7 +52,7 @@ class ItemIds:
     def other_bytes(self) -> int:
         """Count the bytes held beside the ids."""
         table = self._table
-        held = 0 if self._live is None else self._live.nbytes
+        held = 0 if self._removed is None else self._removed.nbytes
         if isinstance(table, KeyTable):
             return held + table.nbytes
         return held + (0 if table is None else sys.getsizeof(table) + _OBJECT_BYTES * len(table))
@@ -82,7 +83,7 @@ class ItemIds:
         return ids
 
     def extend(self, ids: Ids) -> None:
-        """Append the ids of new items."""
+        """Append the ids of new items; where that breaks off, :meth:`truncate` mends it."""
         held = self.array
         if ids.dtype != held.dtype:  # the first ids of an empty index decide their kind
             self._hold(ids)
@@ -92,13 +93,26 @@ class ItemIds:
                 after = not first or held[-1] < ids[0]
                 self._ascending = bool(after and (ids[1:] > ids[:-1]).all())
             self._ids.extend(ids)
-            if self._live is not None:
-                self._live.extend(np.ones(ids.size, bool))
+            if self._removed is not None:
+                self._removed.grow(first + ids.size)
             self.count += ids.size
             if self._table is not None:
                 self._enter(self._table, first + np.arange(ids.size))
         if ids.dtype != object:
             self.next_id = max(self.next_id, int(ids.max()) + 1)
+
+    def standing(self) -> tuple[int, int, int]:
+        """Give what :meth:`truncate` goes back to: how many items there are, how many are live, the next id."""
+        return self.array.size, self.count, self.next_id
+
+    def truncate(self, size: int, count: int, next_id: int) -> None:
+        """Take back what :meth:`extend` did since :meth:`standing`; takes no memory, of which there may be none."""
+        if not size:
+            self._hold(self.array[:0])
+        elif self.array.size > size:
+            self._ids.truncate(size)
+            self._table = None
+        self.count, self.next_id = count, next_id
 
     def removed(self, ids: Ids) -> NDArray[np.int64]:
         """Take the items of ``ids`` for removed, and give them.
@@ -112,9 +126,9 @@ class ItemIds:
             more = f" (nor are {len(missing) - 1} others)" if len(missing) > 1 else ""
             raise KeyError(f"id {missing[0]!r} is not in the index{more}; nothing was removed")
         items = np.unique(items)
-        if self._live is None:
-            self._live = GrowingArray(np.ones(self.array.size, bool))
-        self._live.array[items] = False
+        if self._removed is None:
+            self._removed = NumberSet(self.array.size)
+        self._removed.add(items)
         self.count -= items.size
         return items
 
@@ -129,13 +143,14 @@ class ItemIds:
             items[held[items] != ids] = -1
         else:
             items = self._find_in_table(ids)
-        return items if self._live is None else np.where(self._live.array[items], items, -1)
+        return items if self._removed is None else np.where(self._removed.has(items), -1, items)
 
     def _find_in_table(self, ids: Ids) -> NDArray[np.int64]:
         table = self._table
         if table is None:
             table = {} if ids.dtype == object else KeyTable()
-            self._enter(table, np.arange(self.array.size) if self._live is None else np.flatnonzero(self._live.array))
+            live = self.live
+            self._enter(table, np.arange(self.array.size) if live is None else np.flatnonzero(live))
             self._table = table
         if isinstance(table, KeyTable):
             return table.find(_as_keys(ids), _as_keys(self.array))
@@ -149,12 +164,14 @@ class ItemIds:
 
     def compact(self) -> None:
         """Forget the removed items; the others are numbered anew, in their order."""
-        if self._live is not None:
-            self._hold(self.array[self._live.array])
+        live = self.live
+        if live is not None:
+            self._hold(self.array[live])
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Give the ids of the live items as tensors."""
-        ids = self.array if self._live is None else self.array[self._live.array]
+        live = self.live
+        ids = self.array if live is None else self.array[live]
         if ids.dtype != object:
             return {"ids": ids}
         texts = [name.encode("utf-8", "surrogatepass") for name in ids]  # paths that are no UTF-8 hold surrogates
@@ -162,14 +179,25 @@ class ItemIds:
         return {"id_text": np.frombuffer(b"".join(texts), np.uint8), "id_ends": ends}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, NDArray[Any]], next_id: int) -> "ItemIds":
-        """Take up what :meth:`to_tensors` gave."""
+    def from_tensors(cls, tensors: dict[str, NDArray[Any]], next_id: int, count: int) -> "ItemIds":
+        """Take up what :meth:`to_tensors` gave.
+
+        Raises:
+            KeyError, ValueError: it is not sound.
+        """
         if "ids" in tensors:
-            return cls(tensors["ids"], next_id)
-        text, ends = tensors["id_text"].tobytes(), tensors["id_ends"].tolist()
-        ids = np.empty(len(ends), dtype=object)
-        ids[:] = [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise([0, *ends])]
-        return cls(ids, next_id)
+            ids = tensors["ids"]
+            if ids.shape != (count,) or ids.dtype != np.int64 or (count and ids.max() >= next_id):
+                raise ValueError("the ids are not those that the header tells of")
+            return cls(check_ids(ids), next_id)
+        text, ends = tensors["id_text"], tensors["id_ends"]
+        if text.ndim != 1 or text.dtype != np.uint8:
+            raise ValueError("the text of the ids is no text")
+        places = starts({"id_ends": np.concatenate([[0], ends])}, "id_ends", count, text.size).tolist()
+        whole = text.tobytes()
+        ids = np.empty(count, dtype=object)
+        ids[:] = [whole[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(places)]
+        return cls(check_ids(ids), next_id)
 
 
 def _as_keys(ids: Ids) -> Words:

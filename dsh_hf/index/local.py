@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsh_hf.codes import Codes, code_bytes
+from dsh_hf.codes import Codes, check_codes, code_bytes
 from dsh_hf.index.arrays import GrowingArray, KeyTable, Places, Words, distinct, place_dtype, to_codes, to_words
 from dsh_hf.index.base import Found, Ids
-from dsh_hf.index.files import Tensors
+from dsh_hf.index.files import Tensors, whole_numbers
 from dsh_hf.index.memory import MemoryIndex
 from dsh_hf.index.rows import in_order, open_rows
 from dsh_hf.index.scan import scan
@@ -61,7 +61,8 @@ class LocalIndex(MemoryIndex):
         return header, tensors
 
     def _take_up(self, header: dict[str, Any], tensors: Tensors) -> None:
-        self._hold_rows(to_words(tensors["codes"]), tensors["rows"])
+        codes = check_codes(tensors["codes"], self.bits)
+        self._hold_rows(to_words(codes), whole_numbers(tensors, "rows", len(self), len(codes)))
         self._restore(header, tensors)
 
     def _described(self) -> dict[str, Any]:
@@ -94,11 +95,11 @@ class LocalIndex(MemoryIndex):
         return {}, {}
 
     def _restore(self, header: dict[str, Any], tensors: Tensors) -> None:
-        """Take up what :meth:`_state` gave."""
+        """Take up what :meth:`_state` gave, checked as in :meth:`_take_up`; the rows are there already."""
 
     def _scan(self, queries: Codes, limit: int, k: int | None = None) -> Iterator[Rows]:
         words = self._words.array
-        empty = self._arranged().empty if self._live_rows < words.shape[1] else None
+        empty = np.flatnonzero(self._arranged().empty) if self._live_rows < words.shape[1] else None
         for query in to_words(queries).T:
             yield scan(words, query, limit, k, empty)
 
@@ -107,18 +108,32 @@ class LocalIndex(MemoryIndex):
         words = to_words(codes)
         first, group = distinct(words)
         rows = self._row_table().find(words[:, first], self._words.array)
-        unseen = np.flatnonzero(rows < 0)
+        unseen, seen = np.flatnonzero(rows < 0), rows[rows >= 0]
         rows[unseen] = self._sizes.array.size + np.arange(unseen.size)
-        self._words.extend(words[:, first[unseen]])
-        self._row_table().put(rows[unseen], self._words.array)
-        self._sizes.extend(np.zeros(unseen.size, np.int64))
-        woken = np.sort(rows[self._sizes.array[rows] == 0])
+        before = self._sizes.array[seen], self._sizes.array.size, self._ids.standing()
+        try:
+            self._words.extend(words[:, first[unseen]])
+            self._row_table().put(rows[unseen], self._words.array)
+            self._sizes.extend(np.zeros(unseen.size, np.int64))
+            woken = np.sort(rows[self._sizes.array[rows] == 0])
+            self._sizes.array[rows] += np.bincount(group).astype(self._sizes.array.dtype)
+            self._rows.extend(rows[group])
+            self._ids.extend(ids)
+        except BaseException:  # out of memory, or interrupted: nothing has been added
+            self._take_back(seen, *before)
+            raise
         self._live_rows += woken.size
-        self._sizes.array[rows] += np.bincount(group)
-        self._ids.extend(ids)
-        self._rows.extend(rows[group])
         self._layout = None
         self._rows_live(woken)
+
+    def _take_back(self, seen: Places, sizes: Places, rows: int, standing: tuple[int, int, int]) -> None:
+        """Forget all but the first rows and the items that stood; ``seen`` rows get their sizes again."""
+        self._words.truncate(rows)
+        self._sizes.truncate(rows)
+        self._sizes.array[seen] = sizes
+        self._rows.truncate(standing[0])
+        self._ids.truncate(*standing)
+        self._rows_by_code = None
 
     def _drop(self, items: Places) -> None:
         rows, losses = np.unique(self._rows.array[items], return_counts=True)

@@ -5,9 +5,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from dsh_hf.index.base import Ids, Index, IndexMismatchError
-from dsh_hf.index.files import Tensors, read_index_file, write_index_file
+from dsh_hf.index.base import Ids, Index, IndexFileError, IndexMismatchError
+from dsh_hf.index.files import REMEDY, Tensors, read_index_file, write_index_file
 from dsh_hf.index.ids import ItemIds
+
+# What is raised for a file that is not sound, by our own checks, by NumPy, and by FAISS.
+UNSOUND = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class MemoryIndex(Index):
@@ -39,6 +42,8 @@ class MemoryIndex(Index):
         cls, path: str | PathLike[str], *, bits: int | None = None, fingerprint: str | None = None
     ) -> Self:
         header, tensors, checksum = read_index_file(path)
+        if not _is_sound(header):
+            raise IndexFileError(f"{path} does not say soundly what it holds: {REMEDY}")
         if header["engine"] != cls.engine:
             raise IndexMismatchError(
                 f"{path} was saved by the engine {header['engine']!r}: open it as {header['engine']!r}, "
@@ -55,8 +60,12 @@ class MemoryIndex(Index):
                 f"open it with the model that made them, or encode the collection again"
             )
         index = cls(bits=header["bits"], fingerprint=header["fingerprint"])
-        index._ids = ItemIds.from_tensors(tensors, header["next_id"])
-        index._take_up(header, tensors)
+        try:
+            index._ids = ItemIds.from_tensors(tensors, header["next_id"], header["count"])
+            index._take_up(header, tensors)
+        except UNSOUND as error:
+            detail = " ".join(str(error).split())
+            raise IndexFileError(f"{path} holds what no index has ({detail}): {REMEDY}") from error
         index._seen[Path(path).resolve()] = checksum
         return index
 
@@ -92,8 +101,20 @@ class MemoryIndex(Index):
 
     @abstractmethod
     def _take_up(self, header: dict[str, Any], tensors: Tensors) -> None:
-        """Take up what :meth:`_stored` gave, also in an earlier version."""
+        """Take up what :meth:`_stored` gave, also in an earlier version; the ids are there already.
+
+        A checksum tells nothing about who made the file: whatever is a place in an array is checked.
+
+        Raises:
+            UNSOUND: one of these errors where it is not sound.
+        """
 
     @abstractmethod
     def _described(self) -> dict[str, Any]:
         """Give the engine's own part of :meth:`stats`: at least distinct codes, and bytes held beside the ids."""
+
+
+def _is_sound(header: dict[str, Any]) -> bool:
+    kinds = {"engine": str, "bits": int, "count": int, "next_id": int, "fingerprint": str | None}
+    told = all(name in header and isinstance(header[name], kind) for name, kind in kinds.items())
+    return told and header["bits"] >= 1 and header["count"] >= 0 and 0 <= header["next_id"] <= 2**63

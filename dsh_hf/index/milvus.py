@@ -194,6 +194,7 @@ class MilvusIndex(ServerIndex):
         reached["dsh_hf.next_id"] = str(max(next_id, int(new.max()) + 1) if kind == "int" else next_id)
         if kind != self._kind:  # the first ids of an empty index decide their kind
             if self._kind is not None:
+                self._kind = None  # from here on nobody knows, should a call fail
                 self._call("drop_collection")
             self._make(kind, reached)
         else:  # before the codes: numbers may be left out, never given twice
@@ -206,8 +207,11 @@ class MilvusIndex(ServerIndex):
                 rows = zip(kept[part], range(next_n + sent, next_n + len(kept)), codes[part], strict=False)
                 # Not insert: pymilvus may send a batch again where the connection is lost.
                 self._call("upsert", [{"id": name, "n": n, "code": code.tobytes()} for name, n, code in rows])
-        except BaseException:
-            self._delete(kept[: sent + BATCH])
+        except BaseException as error:
+            try:
+                self._delete(kept[: sent + BATCH])
+            except ConnectionError as second:
+                error.add_note(f"what was sent could not be taken back ({second}): remove the ids of this addition")
             raise
         self._unflushed += len(kept)
         if self._unflushed >= FLUSH:
@@ -215,8 +219,7 @@ class MilvusIndex(ServerIndex):
             self._unflushed = 0
 
     def _remove(self, ids: Ids) -> None:
-        known = self._known(ids) if self._look() and kind_of(ids) == self._kind else set()
-        refuse_missing(ids.tolist(), known)
+        refuse_missing(ids.tolist(), self._known(ids))
         self._delete(_kept(ids))
 
     def _delete(self, kept: list[Any]) -> None:
@@ -227,7 +230,8 @@ class MilvusIndex(ServerIndex):
             self._call("delete", ids=part)
 
     def _known(self, ids: Ids) -> set[Any]:
-        """Give those of the ids that are in the index."""
+        if not self._look() or kind_of(ids) != self._kind:
+            return set()
         kept = _kept(ids)
         found = [name for name in EXTREMES.keys() & set(kept) if self._count(EXTREMES[name])]
         for part in _listable(kept):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsh_hf.index.arrays import Words, place_dtype, to_codes, to_words
+from dsh_hf.index.arrays import Places, Words, place_dtype, to_codes, to_words
 from dsh_hf.index.scan import (
     NOTHING,
     Near,
@@ -26,9 +26,10 @@ from dsh_hf.index.scan import (
 
 BLOCK = 8_192  # codes whose pivots are found at a time
 SAMPLE, ROUNDS = 40, 5  # of k-means: codes a pivot, and how often the pivots are moved
+RING_BITS = 23  # of a sorting key, in front of the code's number
 WORTH = 0.6  # of all codes; where more of them remain, all are compared: block by block that is as fast
 
-Empty = NDArray[np.bool_] | None  # codes to be passed over
+Empty = Places | None  # codes to be passed over, ascending
 
 
 class Rings(NamedTuple):
@@ -82,9 +83,9 @@ class Rings(NamedTuple):
             compared += sum(stop - start for start, stop in at_home + self._between(away, reach, home))
         return compared / (queries.shape[1] * words.shape[1])
 
-    def numbers(self) -> NDArray[np.int64]:
+    def numbers(self) -> NDArray[np.int32]:
         """Give the ring of every code."""
-        return np.repeat(np.arange(self.starts.size - 1), np.diff(self.starts))
+        return np.repeat(np.arange(self.starts.size - 1, dtype=np.int32), np.diff(self.starts))
 
     def _away(self, query: NDArray[np.uint64]) -> NDArray[np.int64]:
         return distances_to(query, self.pivots).astype(np.int64)
@@ -119,13 +120,18 @@ class Rings(NamedTuple):
 def _compare(words: Words, query: NDArray[np.uint64], parts: list[Part], empty: Empty = None) -> NDArray[Any]:
     far = distances_to_parts(query, words, parts)
     if empty is not None and parts:
-        hide(far, np.concatenate([empty[start:stop] for start, stop in parts]))
+        hide(far, parts, empty)
     return far
 
 
-def ring_numbers(words: Words, pivots: Words, bits: int) -> NDArray[np.int64]:
+def most_pivots(bits: int) -> int:
+    """Give how many pivots there may be."""
+    return (1 << RING_BITS) // (bits + 1)
+
+
+def ring_numbers(words: Words, pivots: Words, bits: int) -> NDArray[np.int32]:
     """Give the ring of each code: ``bits + 1`` rings a pivot, by the distance from it."""
-    rings = np.empty(words.shape[1], np.int64)
+    rings = np.empty(words.shape[1], np.int32)
     count = pivots.shape[1]
     for start in range(0, words.shape[1], BLOCK):
         block = words[:, start : start + BLOCK]
@@ -137,23 +143,27 @@ def ring_numbers(words: Words, pivots: Words, bits: int) -> NDArray[np.int64]:
             key += pivot
             np.minimum(best, key, out=best)
         radius, which = np.divmod(best, count)
-        rings[start : start + BLOCK] = which.astype(np.int64) * (bits + 1) + radius
+        rings[start : start + BLOCK] = which * (bits + 1) + radius
     return rings
 
 
-def make_rings(rings: NDArray[np.int64], pivots: Words, bits: int) -> tuple[Rings, NDArray[np.int64]]:
+def make_rings(rings: NDArray[np.int32], pivots: Words, bits: int) -> tuple[Rings, Places]:
     """Sort codes, given the ring of each; give the rings and the order of the codes in them."""
-    keys = (rings << 40) | np.arange(rings.size)  # much faster to sort than to argsort
-    keys.sort()
-    keys &= (1 << 40) - 1
+    number = place_dtype(rings.size)
+    keys = rings.astype(np.int64)
+    keys <<= 63 - RING_BITS
+    keys |= np.arange(rings.size, dtype=number)
+    keys.sort()  # much faster than to argsort
+    keys &= (1 << 63 - RING_BITS) - 1
     sizes = np.bincount(rings, minlength=pivots.shape[1] * (bits + 1))
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(place_dtype(rings.size))
-    return Rings(pivots, starts, bits), keys
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(number)
+    return Rings(pivots, starts, bits), keys.astype(number)
 
 
 def learn_pivots(words: Words, bits: int) -> Words:
     """Find pivots by k-means on a sample of codes: the mean of codes is their majority, bit by bit."""
     count = 1 << max(1, round(np.log2(words.shape[1]) / 2 - 2.3))  # 256 for a million codes, 512 for ten
+    count = min(count, most_pivots(bits))
     draws = np.random.default_rng(0)
     sample = words[:, draws.choice(words.shape[1], min(words.shape[1], SAMPLE * count), replace=False)]
     pivots = _spread(sample, count, draws)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dsh_hf.index.servers import repeated, without_secrets
@@ -109,7 +110,12 @@ class Database:
         return self._translated(lambda: repeated(lambda: self._read_once(work), self._is_passing))
 
     def write(self, work: Work[T]) -> T:
-        """Do work in one transaction, exactly once, also where the connection is lost."""
+        """Do work in one transaction, exactly once, also where the connection is lost.
+
+        Raises:
+            ConnectionError: the connection was lost at the end, and the server did not tell for a minute whether the
+                work was done: it is not done again.
+        """
         return self._translated(lambda: repeated(lambda: self._write_once(work), self._is_passing))
 
     def _read_once(self, work: Work[T]) -> T:
@@ -146,16 +152,20 @@ class Database:
         return done
 
     def _has_ended_well(self, transaction: str) -> bool:
-        def status() -> str:
-            row = self._connected().execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
-            return row[0] if row else ""
+        from psycopg import OperationalError
 
-        for _ in range(10 * LOCK_SECONDS):
-            ended = repeated(status, self._is_passing)
-            if ended != "in progress":  # the server has not noticed yet that we are gone
-                break
+        end = time.monotonic() + LOCK_SECONDS
+        while time.monotonic() < end:
+            with suppress(OperationalError):  # the server may be starting anew
+                row = self._connected().execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+                ended = row[0] if row else None
+                if ended in ("committed", "aborted"):  # "in progress": it has not noticed yet that we are gone
+                    return bool(ended == "committed")
             time.sleep(0.1)
-        return ended == "committed"
+        raise ConnectionError(
+            f"the connection to {self.place} was lost while a change ended, and whether it was made is not known: "
+            "look whether its ids are there before you repeat it"
+        )
 
     def _connected(self) -> "psycopg.Connection[Any]":
         import psycopg

@@ -14,6 +14,7 @@ MOST_LISTS = 2000  # k-means in the server takes 200 bytes x lists^2
 WORTH = 1 / 8  # share of the lists that a search visits at most: beyond, comparing all codes takes no longer
 SAMPLE = 4096  # codes from which queries are made, by which the number of lists to visit is chosen
 QUERIES = 64
+MARGIN = 4  # times the lists that suffice for these queries: sketches lie farther from the stored codes
 RECALL = 0.998  # what these queries must reach, for k = 10 and k = 200
 
 
@@ -92,10 +93,10 @@ def measure_probes(session: Session, state: State) -> int:
         return 0
     exact = nearest(session, queries, 200, 0)
     probes = 2
-    while 2 * probes <= WORTH * state.lists:
+    while MARGIN * probes <= WORTH * state.lists:
         found = nearest(session, queries, 200, probes)
         if min(_recall(found, exact, 10), _recall(found, exact, 200)) >= RECALL:
-            return 2 * probes  # real queries lie farther from the stored codes
+            return MARGIN * probes
         probes *= 2
     return 0
 

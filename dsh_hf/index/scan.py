@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsh_hf.index.arrays import Words
+from dsh_hf.index.arrays import Places, Words
 
 BLOCK = 131_072  # codes compared at a time: what is computed on the way stays in the processor's cache
 
@@ -98,7 +98,7 @@ def parts_within(far: NDArray[Any], parts: list[Part], reach: int) -> Near:
 
 
 def scan(
-    words: Words, query: NDArray[np.uint64], limit: int, k: int | None = None, empty: NDArray[np.bool_] | None = None
+    words: Words, query: NDArray[np.uint64], limit: int, k: int | None = None, empty: Places | None = None
 ) -> Near:
     """Find the codes within ``limit`` of a query, with ``k`` the k nearest of them and their ties alone.
 
@@ -107,14 +107,14 @@ def scan(
         query: one of shape ``(words,)``.
         limit: greatest distance.
         k: how many; there need not be so many.
-        empty: codes to be passed over.
+        empty: which codes are passed over, ascending.
     """
     places, distances, reach = [], [], limit
     for start in range(0, words.shape[1], BLOCK):
         stop = min(start + BLOCK, words.shape[1])
         far = distances_to_parts(query, words, [(start, stop)])
         if empty is not None:
-            hide(far, empty[start:stop])
+            hide(far, [(start, stop)], empty)
         near = np.less_equal(far, reach, _room.near[: far.size])
         count = np.count_nonzero(near)
         if k is not None and count > 2 * k:
@@ -129,9 +129,14 @@ def scan(
     return nearest(np.concatenate(places), np.concatenate(distances), k, reach)
 
 
-def hide(far: NDArray[Any], empty: NDArray[np.bool_]) -> None:
-    """Take distances beyond every limit where there is nothing."""
-    far |= np.negative(empty.astype(far.dtype))  # all bits set
+def hide(far: NDArray[Any], parts: list[Part], empty: Places) -> None:
+    """Take the distances to parts of the codes beyond every limit where the code is one of ``empty``, ascending."""
+    starts, stops = np.array(parts, empty.dtype).T
+    first, last = np.searchsorted(empty, starts), np.searchsorted(empty, stops)
+    counts, sizes = last - first, stops - starts
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    hidden = empty[np.repeat(first, counts) + within]
+    far[hidden - np.repeat(starts - (np.cumsum(sizes) - sizes), counts)] = np.iinfo(far.dtype).max
 
 
 def nearest(places: NDArray[np.int64], far: NDArray[Any], k: int | None, reach: int) -> Near:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from dsh_hf.index.base import Ids, Index, IndexFileError, IndexMismatchError
+from dsh_hf.index.base import GivenIds, Ids, Index, IndexFileError, IndexMismatchError, check_ids
 
 FORMAT = 1  # version of what an engine keeps on its server
 PAUSES = (0.1, 1.0)  # seconds before the second and the third attempt
@@ -48,6 +48,15 @@ class ServerIndex(Index):
             io.UnsupportedOperation: always; an OSError and a ValueError.
         """
         raise io.UnsupportedOperation(f"a {cls.engine} index has no file: open it by the URL of its server")
+
+    def known(self, ids: GivenIds) -> set[Any]:
+        """Give those of the ids that are in the index, in one look."""
+        checked = check_ids(ids, unique=False)
+        with self._lock:
+            return self._known(checked) if len(checked) else set()
+
+    @abstractmethod
+    def _known(self, ids: Ids) -> set[Any]: ...
 
     @abstractmethod
     def close(self) -> None:
