@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsh_hf.codes import hamming_distances, pack_signs
-from dsh_hf.index import IndexFileError, open_index
+from dsh_hf.index import IndexFileError, graphs, open_index
 from dsh_hf.index import faiss as adapter
 from dsh_hf.index.exact import ExactIndex
 from dsh_hf.index.faiss import FaissFlatIndex, FaissHnswIndex, FaissIvfIndex
@@ -327,8 +327,8 @@ def test_a_graph_without_a_full_answer_is_helped_out_exactly(monkeypatch):
 def test_a_larger_collection_is_searched_with_more_candidates(monkeypatch):
     index = FaissHnswIndex(bits=40)
     index.add(uniform(0, 600))
-    assert index.stats()["ef"] == adapter.EF
-    monkeypatch.setattr(adapter, "EF_SHARE", 1)
+    assert index.stats()["ef"] == graphs.EF
+    monkeypatch.setattr(graphs, "EF_SHARE", 1)
     assert index.stats()["ef"] == 600
 
 

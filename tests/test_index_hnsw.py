@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsh_hf.codes import hamming_distances, pack_signs
-from dsh_hf.index import IndexFileError, hnsw, open_index
+from dsh_hf.index import IndexFileError, graphs, hnsw, open_index
 from dsh_hf.index.files import read_index_file, write_index_file
 
 
@@ -153,12 +153,12 @@ def test_the_radius_search_is_exact(codes, index):
 
 def test_stats_name_the_settings_of_the_graph(index):
     stats = index.stats()
-    assert (stats["M"], stats["ef_construction"], stats["ef"]) == (hnsw.M, hnsw.EF_CONSTRUCTION, hnsw.EF)
+    assert (stats["M"], stats["ef_construction"], stats["ef"]) == (graphs.M, graphs.EF_CONSTRUCTION, graphs.EF)
     assert stats["bytes"] > 600 * 40 * 4  # a float a bit, before any link
 
 
 def test_a_larger_collection_is_searched_with_more_candidates(index, monkeypatch):
-    monkeypatch.setattr(hnsw, "EF_SHARE", 1)
+    monkeypatch.setattr(graphs, "EF_SHARE", 1)
     assert index.stats()["ef"] == 600
 
 

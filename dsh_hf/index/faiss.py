@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from dsh_hf.codes import Codes, check_codes, code_bytes
 from dsh_hf.index.files import Tensors
+from dsh_hf.index.graphs import EF_CONSTRUCTION, M, candidates
 from dsh_hf.index.local import LocalIndex, Places, Rows
 
 BLOCK, ANSWERS = 1024, 4_194_304  # queries asked at a time, or fewer where they find more rows than ANSWERS
 COUNTED = 1024  # rows that FAISS sorts by counting, at the most: faster than its heap, but it takes memory
 CHUNK = 65_536  # codes given to FAISS at a time
 
-M = 16  # links a code
-EF_CONSTRUCTION = 100  # candidates kept while a code is linked
-EF, EF_SHARE = 400, 256  # candidates kept in a search; or the codes by the latter, or four times k
 
 LEAST_LISTED = 20_000  # codes; fewer are compared one by one as fast
 GROWTH = 4  # lists are drawn anew where there are so many times the codes
@@ -134,9 +132,7 @@ class FaissFlatIndex(LocalIndex):
 class FaissHnswIndex(FaissFlatIndex):
     """Search a navigable small world graph by FAISS: nearest items nearly always, by their exact distances.
 
-    Codes lie in clusters, and a search that keeps fewer candidates than some clusters hold codes ends in the
-    wrong one; so it keeps more of them the more codes there are, and its time grows as theirs does. Up to a
-    million codes of 64 bits, the engines that compare every code are faster.
+    How it is built and searched, and when it pays, see :mod:`dsh_hf.index.graphs`.
 
     Lost: uniform random codes of 128 bits have no neighbourhoods that lead to one another; of the ten nearest
     among 100,000 it finds 0.85, of the 200 nearest among a million 0.85. Where the graph has no full answer, and
@@ -147,7 +143,7 @@ class FaissHnswIndex(FaissFlatIndex):
 
     def stats(self) -> dict[str, Any]:
         """Describe the index as :meth:`Index.stats` does, and the graph's settings."""
-        return super().stats() | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": self._candidates(1)}
+        return super().stats() | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": candidates(1, self._live_rows)}
 
     def _empty(self) -> Any:
         graph = self._faiss.IndexBinaryHNSW(8 * code_bytes(self.bits), M)
@@ -165,15 +161,12 @@ class FaissHnswIndex(FaissFlatIndex):
     def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
         self._link()
         k = min(k, self._live_rows)
-        settings = self._faiss.SearchParametersHNSW(efSearch=self._candidates(k), sel=self._selector())
+        settings = self._faiss.SearchParametersHNSW(efSearch=candidates(k, self._live_rows), sel=self._selector())
         for query, far, rows in self._ask(self._held, queries, k, settings):
             if rows[-1] >= 0:
                 yield rows, far
             else:
                 yield from super()._rows_near(query[None], k)
-
-    def _candidates(self, k: int) -> int:
-        return max(EF, 4 * k, self._live_rows // EF_SHARE)
 
     def _link(self) -> None:
         try:

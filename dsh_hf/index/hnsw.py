@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from dsh_hf.codes import Codes, hamming_distances
 from dsh_hf.index.files import Tensors, is_permutation, whole_numbers
+from dsh_hf.index.graphs import EF_CONSTRUCTION, M, candidates
 from dsh_hf.index.local import LocalIndex, Places, Rows
 
-M = 16  # links a code
-EF_CONSTRUCTION = 100  # candidates kept while a code is linked
-EF, EF_SHARE = 400, 256  # candidates kept in a search; or the codes by the latter, or four times k
 CHUNK = 16_384  # codes unpacked to floats at a time
 MOST_LEVELS = 64  # of a graph; a billion codes have about eight
 
@@ -25,9 +23,7 @@ MOST_LEVELS = 64  # of a graph; a billion codes have about eight
 class HnswIndex(LocalIndex):
     """The hnswlib index: nearest items nearly always, in the exact order by their exact distances.
 
-    Codes lie in clusters, and a search that keeps fewer candidates than some clusters hold codes ends in the
-    wrong one; so it keeps more of them the more codes there are, and its time grows as theirs does. Up to a
-    million codes of 64 bits, the engines that compare every code are faster.
+    How it is built and searched, and when it pays, see :mod:`dsh_hf.index.graphs`.
 
     Lost: uniform random codes of 128 bits have no neighbourhoods that lead to one another; of the ten nearest
     among 100,000 it finds 0.88, of the 200 nearest among a million 0.87. Where the graph has no full answer, and
@@ -50,7 +46,7 @@ class HnswIndex(LocalIndex):
         with self._lock:
             stats = super().stats()
             stats["bytes"] += self._graph.index_file_size()
-            return stats | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": self._candidates(1)}
+            return stats | {"M": M, "ef_construction": EF_CONSTRUCTION, "ef": candidates(1, self._live_rows)}
 
     def _rows_near(self, queries: Codes, k: int) -> Iterator[Rows]:
         self._link()
@@ -59,7 +55,7 @@ class HnswIndex(LocalIndex):
             yield from self._ask(queries[start : start + CHUNK], k)
 
     def _ask(self, queries: Codes, k: int) -> Iterator[Rows]:
-        self._graph.set_ef(self._candidates(k))
+        self._graph.set_ef(candidates(k, self._live_rows))
         try:
             found, _ = self._graph.knn_query(self._floats(queries), k=k)
         except RuntimeError:  # hnswlib gives nothing at all when one query finds fewer than k
@@ -71,9 +67,6 @@ class HnswIndex(LocalIndex):
             return
         for query, rows in zip(queries, found.astype(np.int64), strict=True):
             yield rows, hamming_distances(query[None], self._codes(rows))[0]
-
-    def _candidates(self, k: int) -> int:
-        return max(EF, 4 * k, self._live_rows // EF_SHARE)
 
     def _rows_live(self, rows: Places) -> None:
         for row in rows[rows < self._graph.get_current_count()].tolist():
