@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,11 @@ def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image
         raise PictureError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PictureError(f"{name} is damaged or truncated ({error}): save or copy it again") from error
-    try:
-        return ImageOps.exif_transpose(opened)
-    except Exception:  # EXIF is broken in many ways, and then says nothing about the orientation
-        return opened
+    with suppress(Exception):  # EXIF is broken in many ways, and then says nothing about the orientation
+        if opened is source:
+            return ImageOps.exif_transpose(opened)
+        ImageOps.exif_transpose(opened, in_place=True)  # our own: no copy
+    return opened
 
 
 def _name_of(picture: Picture, default: str) -> str:
@@ -86,7 +87,7 @@ def _name_of(picture: Picture, default: str) -> str:
     return str(getattr(picture, "filename", "") or default)
 
 
-def _source_of(picture: str | os.PathLike | Mapping) -> Path | io.BytesIO:
+def _source_of(picture: str | os.PathLike | Mapping) -> str | io.BytesIO:
     """Find where a picture's bytes are."""
     if isinstance(picture, Mapping):
         if picture.get("bytes") is not None:
@@ -94,12 +95,11 @@ def _source_of(picture: str | os.PathLike | Mapping) -> Path | io.BytesIO:
     elif not isinstance(picture, str | os.PathLike):
         raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
     name = _name_of(picture, "the picture")
-    path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):
         raise PictureError(f"{name} is a folder: give the pictures in it, one by one or as a list")
-    if not path.is_file():
+    if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: no such picture; check the path")
-    return path
+    return name
 
 
 def prepare_image(picture: Picture, size: int) -> NDArray[np.uint8]:
@@ -223,7 +223,7 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
 def _flatten(picture: Image.Image, paper: Colour) -> Image.Image:
     """Convert to RGB, transparent parts filled with a colour."""
     if not _has_alpha(picture):
-        return _to_eight_bits(picture).convert("RGB")
+        return picture if picture.mode == "RGB" else _to_eight_bits(picture).convert("RGB")
     rgba = picture.convert("RGBA")
     canvas = Image.new("RGBA", rgba.size, (*paper, 255))
     return Image.alpha_composite(canvas, rgba).convert("RGB")
