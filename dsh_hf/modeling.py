@@ -5,7 +5,6 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from dsh_hf.checkpoint import (
     read_weights,
 )
 from dsh_hf.codes import Codes, pack_signs
-from dsh_hf.configuration import DSHConfig
+from dsh_hf.configuration import DSHConfig, told
 from dsh_hf.encoders import (
     LateFusion,
     SketchHead,
@@ -79,13 +78,13 @@ class DSHModel(
         self.token_trunk = share_convolutions(self.sketch_trunk)
         self.image_trunk = build_trunk(config.image_backbone, config.image_size)
         self.sketch_head = SketchHead(
-            self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, config.bits
+            self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, sum(config.lengths)
         )
         self.image_head = LateFusion(
             self.token_trunk.features + self.image_trunk.features,
             config.fusion_hidden,
             config.fusion_dropout,
-            config.bits,
+            sum(config.lengths),
         )
         if config.sketch_backbone == "dsh-c2":
             fill_head_as_published(self.sketch_head)
@@ -109,9 +108,13 @@ class DSHModel(
     def fingerprint(self) -> str:
         """SHA-256 of the config and of the weights as they are stored, in hex.
 
-        Codes of two models go together only if their fingerprints are equal.
+        Codes of two models go together only if their fingerprints are equal, and their lengths. A checkpoint of
+        several lengths has one fingerprint, whichever length it was opened with.
         """
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        settings = self.config.to_dict()
+        if "lengths" in settings:
+            del settings["bits"]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self._stored_tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -126,7 +129,7 @@ class DSHModel(
         Returns:
             Real values of shape ``(n, bits)``; the code is their sign.
         """
-        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+        return self._of_active_length(self.sketch_outputs_of_all_lengths(sketches))
 
     def image_outputs(self, images: Tensor) -> Tensor:
         """Give the hash layer's outputs F1 for images; their sketch-tokens are made on the way.
@@ -137,8 +140,19 @@ class DSHModel(
         Returns:
             Real values of shape ``(n, bits)``; the code is their sign.
         """
+        return self._of_active_length(self.image_outputs_of_all_lengths(images))
+
+    def sketch_outputs_of_all_lengths(self, sketches: Tensor) -> Tensor:
+        """Give what :meth:`sketch_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
+        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+
+    def image_outputs_of_all_lengths(self, images: Tensor) -> Tensor:
+        """Give what :meth:`image_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
         token_features = self.token_features(self.sketch_tokens(images))
         return self.image_head(token_features, self.image_features(images))
+
+    def _of_active_length(self, outputs: Tensor) -> Tensor:
+        return outputs[:, self.config.columns(self.config.bits)]
 
     def sketch_tokens(self, images: Tensor) -> Tensor:
         """Draw the sketch-tokens of images.
@@ -191,16 +205,8 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture, is damaged, or is an empty sketch; the message names it.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_sketch,
-            self.sketch_outputs,
-            pack_signs,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_sketch, self.sketch_outputs, pack_signs, **options)
 
     def encode_images(
         self,
@@ -224,16 +230,8 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture or is damaged; the message names it.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_image,
-            self.image_outputs,
-            pack_signs,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_image, self.image_outputs, pack_signs, **options)
 
     def embed_sketches(
         self,
@@ -254,16 +252,8 @@ class DSHModel(
         Returns:
             float32 of shape ``(n, bits)``, or ``(bits,)`` for one drawing.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_sketch,
-            self.sketch_outputs,
-            np.asarray,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_sketch, self.sketch_outputs, np.asarray, **options)
 
     def embed_images(
         self,
@@ -284,16 +274,8 @@ class DSHModel(
         Returns:
             float32 of shape ``(n, bits)``, or ``(bits,)`` for one picture.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_image,
-            self.image_outputs,
-            np.asarray,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_image, self.image_outputs, np.asarray, **options)
 
     def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
         return sketch_to_tensor_layout(prepare_sketch(picture, self.config.sketch_size))
@@ -317,7 +299,8 @@ class DSHModel(
 
         Args:
             id_or_path: a folder with ``config.json`` and ``model.safetensors``, or ``"org/name"``.
-            bits: the code length you rely on; another one than the checkpoint's is an error.
+            bits: the code length, one of those that the checkpoint was trained for; by default the one it was
+                saved with.
             device: where to put the model; the CPU by default.
             revision: branch, tag or commit on the Hub.
             token: access token for private repositories; by default the one you are logged in with.
@@ -333,11 +316,12 @@ class DSHModel(
         """
         folder = find_checkpoint(id_or_path, revision, token, cache_dir, local_files_only)
         config = read_config(folder / CONFIG_NAME)
-        if bits is not None and bits != config.bits:
+        if bits is not None and bits not in config.lengths:
             raise CheckpointError(
-                f"{id_or_path} makes codes of {config.bits} bits, not {bits}: open it with bits={config.bits}, or "
-                f"train a model with `dsh-hf train --bits {bits}`"
+                f"{id_or_path} makes codes of {told(config.lengths)} bits, not {bits}: open it with "
+                f"bits={config.bits}, or train a model with `dsh-hf train --bits {bits}`"
             )
+        config.bits = config.bits if bits is None else bits
         try:
             with SkipInitialisation():
                 model = cls(config)
@@ -373,6 +357,8 @@ class DSHModel(
     def save_pretrained(self, save_directory: str | os.PathLike, **arguments: Any) -> str | None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, replacing an earlier checkpoint's at the end.
 
+        All lengths are saved; the one in ``config.bits`` is what the checkpoint opens with.
+
         Args:
             save_directory: the folder, made where missing.
             arguments: as ``huggingface_hub.PyTorchModelHubMixin.save_pretrained`` takes them.
@@ -394,5 +380,5 @@ class DSHModel(
 
         with replaced_atomically(save_directory / WEIGHTS_NAME) as temporary:
             save_file(self._stored_tensors(), temporary, metadata={"format": "pt"})
-        settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
+        settings = json.dumps(self.config.to_dict(), indent=2, sort_keys=True)
         write_atomically(save_directory / CONFIG_NAME, settings.encode())  # else the mixin writes the first config

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine
+from dsh_hf.cli.options import add_bits, add_command, add_device, as_json, checked_device, machine
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -22,6 +22,7 @@ def add_to(commands: Any) -> None:
     sub = add_command(commands, evaluate, "dsh-hf evaluate runs/first/checkpoint --sketchy data/sketchy")
     sub.add_argument("checkpoint", help="folder or Hub id; its split.json says what is measured")
     add_data(sub)
+    add_bits(sub)
     add_split(sub, default=None)
     sub.add_argument("--name", help="what the results call the data set; by default its own name")
     sub.add_argument("--out", metavar="DIR", help="where to write; by default the checkpoint's folder")
@@ -33,6 +34,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from dsh_hf import DSHModel
+    from dsh_hf.checkpoint import read_config
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
@@ -41,7 +43,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     if not arguments.out and not Path(arguments.checkpoint).is_dir():
         raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
+    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits, device=checked_device(arguments.device))
     data = load_data(arguments)
     name, seed, queries, gallery = _measured(arguments, data)
     began = time.perf_counter()
@@ -80,10 +82,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         },
         "command": "dsh-hf " + shlex.join(arguments.given),
     }
-    write_atomically(out / "evaluation.json", as_json(about))
-    draw_pr_curve({f"{result.bits} bits": result}, out / "pr_curve.png")
-    written = ["evaluation.json", "pr_curve.png"]
-    if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
+    beside_weights = (out / "config.json").is_file()
+    chosen = not beside_weights or read_config(out / "config.json").bits == result.bits
+    suffix = "" if chosen else f"-{result.bits}"  # the card is of the length that the checkpoint opens with
+    written = [f"evaluation{suffix}.json", f"pr_curve{suffix}.png"]
+    write_atomically(out / written[0], as_json(about))
+    draw_pr_curve({f"{result.bits} bits": result}, out / written[1])
+    if beside_weights and chosen:  # what publishing needs, too
         written += [write_probes(model, out).name, write_card(out).name]
     print(f"written to {out}: {', '.join(written)}")
 
