@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsh_hf.code_steps import CodeSteps
-from dsh_hf.files import write_atomically
+from dsh_hf.files import replaced_atomically
 from dsh_hf.modeling import DSHModel
 from dsh_hf.training_errors import TrainingError
 
@@ -40,7 +40,8 @@ class TrainingState:
         Raises:
             TrainingError: it cannot be written; the state saved before is still there.
         """
-        from safetensors.torch import save
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
         tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
         tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
@@ -50,14 +51,15 @@ class TrainingState:
             for view in of.codes:
                 tensors[f"codes.{of.bits}.{view}"] = torch.from_numpy(of.codes[view]).to(torch.int8)
                 tensors[f"outputs.{of.bits}.{view}"] = torch.from_numpy(of.outputs[view])
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        content = save(tensors, metadata={**identity, "history": json.dumps(self.history)})
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            write_atomically(path, content)
-        except OSError as error:
+            with replaced_atomically(path) as temporary:
+                save_file(tensors, temporary, metadata={**identity, "history": json.dumps(self.history)})
+        except (OSError, SafetensorError) as error:
+            size = sum(tensor.nbytes for tensor in tensors.values())
             raise TrainingError(
                 f"{path} could not be written ({error}): the state of the round before is kept there. Make room for "
-                f"{len(content) / 1e6:.0f} MB, then start again to go on"
+                f"{size / 1e6:.0f} MB, then start again to go on"
             ) from error
 
     def load(self, path: Path, identity: Mapping[str, str]) -> None:
