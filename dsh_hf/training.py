@@ -163,7 +163,7 @@ class Trainer:
         with self.processes.main_first():
             prepare_files(self.config.model, self.sketches, self.images, files)
         keep = not self.config.train_image_trunk
-        return PreparedPictures(model, self.sketches, self.images, files, keep_features=keep)
+        return PreparedPictures(model, self.sketches, self.images, files, keep_features=keep, processes=self.processes)
 
     def _start(self) -> TrainingState:
         model = DSHModel(self.config.model)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from dsh_hf.augmentation import Draws, distort_images, distort_lines
 from dsh_hf.configuration import DSHConfig
 from dsh_hf.modeling import DSHModel
+from dsh_hf.processes import Processes
 from dsh_hf.processing import PictureError, prepare_image, prepare_sketch, prepared_batches
 from dsh_hf.training_errors import TrainingError
 
@@ -36,6 +37,7 @@ class PreparedPictures:
         images: another one.
         folder: where prepared pixels are kept; files of the same data and sizes are used again.
         keep_features: compute the image trunk's features now, for training that leaves the trunk as it is.
+        processes: those that share this work; by default this one does it alone.
 
     Attributes:
         lines: how many rows :meth:`lines_at` knows: the sketches, then the sketch-tokens.
@@ -45,13 +47,20 @@ class PreparedPictures:
     """
 
     def __init__(
-        self, model: DSHModel, sketches: "Dataset", images: "Dataset", folder: Path, *, keep_features: bool
+        self,
+        model: DSHModel,
+        sketches: "Dataset",
+        images: "Dataset",
+        folder: Path,
+        *,
+        keep_features: bool,
+        processes: Processes | None = None,
     ) -> None:
         self._device = model.device
         self._sketches, self._images = prepare_files(model.config, sketches, images, folder)
         size = model.config.sketch_size
         self._tokens = np.empty((len(images), size, size), dtype=np.uint8)
-        self._features = self._draw_tokens(model, keep_features)
+        self._features = self._draw_tokens(model, processes or Processes(model.device), keep_features)
         self.lines = len(self._sketches) + len(self._images)
 
     def lines_at(self, rows: Rows, part: slice) -> Tensor:
@@ -94,18 +103,23 @@ class PreparedPictures:
             model.token_features(tokens), self._features[torch.from_numpy(rows), 0].to(self._device)
         )
 
-    def _draw_tokens(self, model: DSHModel, keep_features: bool) -> Tensor | None:
+    def _draw_tokens(self, model: DSHModel, processes: Processes, keep_features: bool) -> Tensor | None:
         """Draw all sketch-tokens; give the features of the images and their mirror images, ``(n, 2, d)``."""
         model.eval()
         features = []
+        everything = np.arange(len(self._images))
+        size = 32 * processes.count
         with torch.inference_mode():
-            for start in tqdm(range(0, len(self._images), 32), desc="sketch-tokens", unit="batch"):
-                pixels = self._pixels(np.arange(start, min(start + 32, len(self._images))))
-                tokens = model.sketch_tokens(pixels)[:, 0]
-                self._tokens[start : start + 32] = (tokens * 255).round().byte().cpu().numpy()
+            for start in tqdm(
+                range(0, len(everything), size), desc="sketch-tokens", unit="batch", disable=not processes.is_main
+            ):
+                rows = everything[start : start + size]
+                pixels = self._pixels(rows[processes.part(len(rows))])
+                tokens = (model.sketch_tokens(pixels)[:, 0] * 255).round().byte()
+                self._tokens[rows] = processes.whole(tokens, len(rows)).cpu().numpy()
                 if keep_features:
-                    both = [model.image_features(pixels), model.image_features(pixels.flip(3))]
-                    features.append(torch.stack(both, dim=1).cpu())
+                    both = torch.stack([model.image_features(pixels), model.image_features(pixels.flip(3))], dim=1)
+                    features.append(processes.whole(both, len(rows)).cpu())
         return torch.cat(features).clone() if features else None  # clone: an inference tensor cannot train
 
     def _pixels(self, rows: Rows) -> Tensor:
