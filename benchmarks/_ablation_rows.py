@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FLOATS = 512  # numbers in a trained float embedding
 _BATCH = 64  # pictures at once where nothing is trained
 _MARGIN = 0.2  # of the triplet loss, between cosines
-_SHARPNESS = 16.0  # of the softmax over cosines
+_SHARPNESS = 16.0  # of both losses over cosines
 _PAPER = TrainingConfig.paper()
 
 Measured = dict[str, dict[str, Rankings]]  # by row, then by length
@@ -142,8 +142,9 @@ class TripletTrainer(RowTrainer):
             return outputs.sum() * 0
         cosines, same = cosines[paired], same[paired]
         positive = cosines.gather(1, torch.multinomial(same.float(), 1))
-        violations = (_MARGIN - positive + cosines).clamp(min=0)[~same]
-        return violations.sum() / (violations > 0).sum().clamp(min=1)
+        # The hinge on the worst violation, made smooth: the hinge itself stays where all cosines are equal.
+        violations = (_SHARPNESS * (_MARGIN - positive + cosines)).masked_fill(same, -torch.inf)
+        return nn.functional.softplus(torch.logsumexp(violations, dim=1)).mean()
 
 
 _TRAINERS: dict[str, type[RowTrainer]] = {"triplet": TripletTrainer, "softmax": SoftmaxTrainer}
