@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import safetensors
@@ -122,13 +122,16 @@ def write_checkpoint(folder: Path, config: DSHConfig, tensors: Mapping[str, Tens
 
     with replaced_atomically(folder / WEIGHTS_NAME) as temporary:
         save_file(dict(tensors), temporary, metadata={"format": "pt"})
-    settings = json.dumps(asdict(config), indent=2, sort_keys=True)
+    settings = json.dumps(config.to_dict(), indent=2, sort_keys=True)
     write_atomically(folder / CONFIG_NAME, settings.encode())
 
 
 def fingerprint(config: DSHConfig, tensors: Mapping[str, Tensor]) -> str:
-    """Give the SHA-256 of a config and of tensors as they are stored, in hex."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    """Give the SHA-256 of a config and of tensors as they are stored, in hex; of several lengths, whichever is open."""
+    settings = config.to_dict()
+    if "lengths" in settings:
+        del settings["bits"]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

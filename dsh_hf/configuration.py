@@ -2,10 +2,11 @@
 
 import math
 import sys
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PAPER_BITS = (32, 64, 128, 256)
 _PAPER_SIZES = {"caffenet": 227, "dsh-c2": 200}
 _PAPER_DROPOUT = {
@@ -23,7 +24,8 @@ class DSHConfig:
     """Settings of a :class:`~dsh_hf.DSHModel`, checked when made.
 
     Attributes:
-        bits: length of the codes.
+        bits: length of the codes that the model makes; that which a checkpoint opens with unless told otherwise.
+        lengths: all lengths that the networks can make, ascending; ``bits`` alone unless more are given.
         image_backbone: ``"caffenet"`` (the paper's C1) or the name of a timm network.
         sketch_backbone: ``"dsh-c2"`` (the paper's C2) or the name of a timm network; it serves sketches and
             sketch-tokens.
@@ -41,13 +43,14 @@ class DSHConfig:
         token_width: channels of the sketch-token network.
         classes: names of the categories that the model was trained on, in the order of their labels.
         dtype: precision of stored weights; computing is always done in float32 unless the user casts.
-        format_version: version of this layout.
+        format_version: the earliest layout that can hold this config; 2 for several lengths.
 
     Raises:
         ValueError: a setting is out of range, or two settings do not go together.
     """
 
     bits: int = 64
+    lengths: tuple[int, ...] = ()
     image_backbone: str = "tf_efficientnet_lite0"
     sketch_backbone: str = "tf_efficientnet_lite0"
     image_size: int = 192
@@ -64,7 +67,7 @@ class DSHConfig:
     token_width: int = 24
     classes: list[str] = field(default_factory=list)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     def __post_init__(self) -> None:
         _check_range("format_version", self.format_version, 1, sys.maxsize)
@@ -74,6 +77,7 @@ class DSHConfig:
                 "here: upgrade with `pip install -U dsh-hf`"
             )
         _check_range("bits", self.bits, 8, 4096)
+        self._check_lengths()
         _check_range("image_size", self.image_size, 32, 1024)
         _check_range("sketch_size", self.sketch_size, 32, 1024)
         _check_range("token_width", self.token_width, 4, 256)
@@ -82,6 +86,19 @@ class DSHConfig:
         self._check_lists()
         _check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
         _check_choice("dtype", self.dtype, ("float32", "float16", "bfloat16"))
+
+    def _check_lengths(self) -> None:
+        if not isinstance(self.lengths, list | tuple):
+            raise ValueError(f"lengths must be a list of code lengths, got {self.lengths!r}")
+        self.lengths = tuple(self.lengths) if len(self.lengths) > 1 else (self.bits,)
+        for bits in self.lengths:
+            _check_range("each of lengths", bits, 8, 4096)
+        if list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(f"lengths must ascend, got {self.lengths}")
+        if self.bits not in self.lengths:
+            raise ValueError(f"bits must be one of the lengths {told(self.lengths)}, got {self.bits}")
+        if len(self.lengths) > 1:
+            self.format_version = max(self.format_version, 2)
 
     def _check_lists(self) -> None:
         for name in ("image_mean", "image_std", "sketch_mean", "sketch_std"):
@@ -100,6 +117,20 @@ class DSHConfig:
             raise ValueError("fusion_dropout needs two rates for each stage of fusion_hidden")
         if not all(0 <= rate < 1 for rate in [*self.sketch_dropout, *self.fusion_dropout]):
             raise ValueError("dropout rates must be at least 0 and below 1")
+
+    def columns(self, bits: int) -> slice:
+        """Give the columns of the hash layers' outputs that make the codes of one of ``lengths``."""
+        if bits not in self.lengths:
+            raise ValueError(f"there are codes of {told(self.lengths)} bits, not of {bits}")
+        start = sum(length for length in self.lengths if length < bits)
+        return slice(start, start + bits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what ``config.json`` holds; of one length alone nothing but ``bits`` is told, as in format 1."""
+        settings = asdict(self)
+        if len(self.lengths) == 1:
+            del settings["lengths"]
+        return settings
 
     @classmethod
     def paper(cls, dataset: Literal["sketchy", "tu-berlin"], bits: int = 64) -> "DSHConfig":
@@ -129,6 +160,12 @@ class DSHConfig:
             sketch_dropout=list(sketch_dropout),
             fusion_dropout=list(fusion_dropout),
         )
+
+
+def told(lengths: Sequence[int]) -> str:
+    """Give code lengths as a sentence has them: ``32, 64 and 128``."""
+    *first, last = map(str, lengths)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _check_numbers(name: str, values: object) -> None:

@@ -126,7 +126,10 @@ def share_convolutions(trunk: Trunk) -> Trunk:
 
 
 class SketchHead(nn.Module):
-    """Fully connected layers and the linear hash layer of the sketch stream: ``(n, d)`` to ``(n, bits)``."""
+    """Fully connected layers and the linear hash layer of the sketch stream: ``(n, d)`` to ``(n, bits)``.
+
+    The hash layers of several code lengths lie side by side in one.
+    """
 
     def __init__(self, features: int, hidden: Sequence[int], dropout: Sequence[float], bits: int) -> None:
         super().__init__()

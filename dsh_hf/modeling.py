@@ -24,7 +24,7 @@ from dsh_hf.checkpoint import (
     write_checkpoint,
 )
 from dsh_hf.codes import Codes, pack_signs
-from dsh_hf.configuration import DSHConfig
+from dsh_hf.configuration import DSHConfig, told
 from dsh_hf.encoders import (
     LateFusion,
     SketchHead,
@@ -72,13 +72,13 @@ class DSHModel(
         self.token_trunk = share_convolutions(self.sketch_trunk)
         self.image_trunk = build_trunk(config.image_backbone, config.image_size)
         self.sketch_head = SketchHead(
-            self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, config.bits
+            self.sketch_trunk.features, config.sketch_hidden, config.sketch_dropout, sum(config.lengths)
         )
         self.image_head = LateFusion(
             self.token_trunk.features + self.image_trunk.features,
             config.fusion_hidden,
             config.fusion_dropout,
-            config.bits,
+            sum(config.lengths),
         )
         if config.sketch_backbone == "dsh-c2":
             fill_head_as_published(self.sketch_head)
@@ -102,7 +102,8 @@ class DSHModel(
     def fingerprint(self) -> str:
         """SHA-256 of the config and of the weights as they are stored, in hex.
 
-        Codes of two models go together only if their fingerprints are equal.
+        Codes of two models go together only if their fingerprints are equal, and their lengths. A checkpoint of
+        several lengths has one fingerprint, whichever length it was opened with.
         """
         return fingerprint(self.config, self._stored_tensors())
 
@@ -115,7 +116,7 @@ class DSHModel(
         Returns:
             Real values of shape ``(n, bits)``; the code is their sign.
         """
-        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+        return self._of_active_length(self.sketch_outputs_of_all_lengths(sketches))
 
     def image_outputs(self, images: Tensor) -> Tensor:
         """Give the hash layer's outputs F1 for images; their sketch-tokens are made on the way.
@@ -126,8 +127,19 @@ class DSHModel(
         Returns:
             Real values of shape ``(n, bits)``; the code is their sign.
         """
+        return self._of_active_length(self.image_outputs_of_all_lengths(images))
+
+    def sketch_outputs_of_all_lengths(self, sketches: Tensor) -> Tensor:
+        """Give what :meth:`sketch_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
+        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+
+    def image_outputs_of_all_lengths(self, images: Tensor) -> Tensor:
+        """Give what :meth:`image_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
         token_features = self.token_features(self.sketch_tokens(images))
         return self.image_head(token_features, self.image_features(images))
+
+    def _of_active_length(self, outputs: Tensor) -> Tensor:
+        return outputs[:, self.config.columns(self.config.bits)]
 
     def sketch_tokens(self, images: Tensor) -> Tensor:
         """Draw the sketch-tokens of images.
@@ -180,16 +192,8 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture, is damaged, or is an empty sketch; the message names it.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_sketch,
-            self.sketch_outputs,
-            pack_signs,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_sketch, self.sketch_outputs, pack_signs, **options)
 
     def encode_images(
         self,
@@ -213,16 +217,8 @@ class DSHModel(
         Raises:
             PictureError: a file is no picture or is damaged; the message names it.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_image,
-            self.image_outputs,
-            pack_signs,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_image, self.image_outputs, pack_signs, **options)
 
     def embed_sketches(
         self,
@@ -243,16 +239,8 @@ class DSHModel(
         Returns:
             float32 of shape ``(n, bits)``, or ``(bits,)`` for one drawing.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_sketch,
-            self.sketch_outputs,
-            np.asarray,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_sketch, self.sketch_outputs, np.asarray, **options)
 
     def embed_images(
         self,
@@ -273,16 +261,8 @@ class DSHModel(
         Returns:
             float32 of shape ``(n, bits)``, or ``(bits,)`` for one picture.
         """
-        return encode_pictures(
-            self,
-            inputs,
-            self._prepare_image,
-            self.image_outputs,
-            np.asarray,
-            batch_size=batch_size,
-            device=device,
-            show_progress_bar=show_progress_bar,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+        return encode_pictures(self, inputs, self._prepare_image, self.image_outputs, np.asarray, **options)
 
     def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
         return sketch_to_tensor_layout(prepare_sketch(picture, self.config.sketch_size))
@@ -306,7 +286,8 @@ class DSHModel(
 
         Args:
             id_or_path: a folder with ``config.json`` and ``model.safetensors``, or ``"org/name"``.
-            bits: the code length you rely on; another one than the checkpoint's is an error.
+            bits: the code length, one of those that the checkpoint was trained for; by default the one it was
+                saved with.
             device: where to put the model; the CPU by default.
             revision: branch, tag or commit on the Hub.
             token: access token for private repositories; by default the one you are logged in with.
@@ -322,11 +303,12 @@ class DSHModel(
         """
         folder = find_checkpoint(id_or_path, revision, token, cache_dir, local_files_only)
         config = read_config(folder / CONFIG_NAME)
-        if bits is not None and bits != config.bits:
+        if bits is not None and bits not in config.lengths:
             raise CheckpointError(
-                f"{id_or_path} makes codes of {config.bits} bits, not {bits}: open it with bits={config.bits}, or "
-                f"train a model with `dsh-hf train --bits {bits}`"
+                f"{id_or_path} makes codes of {told(config.lengths)} bits, not {bits}: open it with "
+                f"bits={config.bits}, or train a model with `dsh-hf train --bits {bits}`"
             )
+        config.bits = config.bits if bits is None else bits
         try:
             with SkipInitialisation():
                 model = cls(config)
@@ -361,6 +343,8 @@ class DSHModel(
 
     def save_pretrained(self, save_directory: str | os.PathLike, **arguments: Any) -> str | None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, replacing an earlier checkpoint's at the end.
+
+        All lengths are saved; the one in ``config.bits`` is what the checkpoint opens with.
 
         Args:
             save_directory: the folder, made where missing.

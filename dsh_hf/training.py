@@ -5,8 +5,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dsh_hf.code_steps import CodeSteps
 from dsh_hf.codes import pack_signs
-from dsh_hf.configuration import DSHConfig
 from dsh_hf.data import class_vectors
+from dsh_hf.encoding import encode_pictures
 from dsh_hf.evaluation import evaluate
-from dsh_hf.files import write_atomically
 from dsh_hf.modeling import DSHModel
-from dsh_hf.objective import Mode, Objective, initial_codes
+from dsh_hf.objective import Objective
 from dsh_hf.pretrained import load_imagenet_weights
-from dsh_hf.training_data import PreparedPictures, data_identity, undecoded
-from dsh_hf.training_state import TrainingError, TrainingState, fill, trained_tensors
+from dsh_hf.processes import Processes
+from dsh_hf.processing import Picture, prepare_sketch, sketch_to_tensor_layout
+from dsh_hf.training_config import TrainingConfig
+from dsh_hf.training_data import PreparedPictures, check_data, data_identity, prepare_files, undecoded
+from dsh_hf.training_errors import TrainingError, told_out_of_memory
+from dsh_hf.training_log import TrainingLog, describe
+from dsh_hf.training_state import TrainingState, fill, trained_tensors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,84 +40,27 @@ __all__ = ["Trainer", "TrainingConfig", "TrainingError"]
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.safetensors"
-LOG_NAME = "log.jsonl"
+_STATISTICS = ("running_mean", "running_var")  # of BatchNorm
 _SHARPNESS = 12.0  # of the softmax over cosines with the code words: cosines alone are too close together
-_CODE_PASSES = 3  # of D, B_I and B_S in a round: they cost nothing beside the networks
-
-
-@dataclass
-class TrainingConfig:
-    """Settings of a training run.
-
-    Attributes:
-        model: the networks.
-        mode: ``"balanced"`` or ``"paper"``, see :class:`~dsh_hf.objective.Objective`.
-            See :meth:`paper` for all of the published settings.
-        semantic_weight: lambda, the weight of the semantic factorization.
-        quantization_weight: gamma, how much the networks have to say in the codes.
-        code_word_weight: in the network step, how much telling the code word of the right class from all others
-            counts beside the regression on the codes; 0 is the paper's step.
-        rounds: how often D, B_I and B_S are updated and the networks see every sketch once.
-        batch_size: sketches in a step of the networks; half as many images go along.
-        learning_rate: the highest rate of the trunks; heads learn three times as fast.
-        weight_decay: decay of matrices and kernels.
-        imagenet_weights: start timm trunks from ImageNet weights that an installed package carries.
-        train_image_trunk: also train the image trunk; otherwise it keeps its weights, and runs only once.
-        tokens_as_sketches: let the sketch-tokens of the images train the sketch stream, too.
-        seed: of everything that is drawn at random.
-    """
-
-    model: DSHConfig = field(default_factory=DSHConfig)
-    mode: Mode = "balanced"
-    semantic_weight: float = 0.1
-    quantization_weight: float = 0.1
-    code_word_weight: float = 0.3
-    rounds: int = 20
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    imagenet_weights: bool = True
-    train_image_trunk: bool = False
-    tokens_as_sketches: bool = True
-    seed: int = 0
-
-    @classmethod
-    def paper(cls, **settings: Any) -> "TrainingConfig":
-        """Give the published objective, for study: unweighted, lambda 0.01, gamma 1e-5, and nothing of ours beside it.
-
-        Args:
-            settings: what else to set, as for the class itself; they win over the published ones.
-        """
-        published: dict[str, Any] = {"mode": "paper", "semantic_weight": 0.01, "quantization_weight": 1e-5}
-        published |= {"code_word_weight": 0.0, "tokens_as_sketches": False}
-        return cls(**(published | settings))
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size < 4:
-            raise ValueError("batch_size must be at least 4: BatchNorm needs company")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in ("semantic_weight", "quantization_weight", "code_word_weight", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 class Trainer:
     """Train a :class:`~dsh_hf.DSHModel` by alternating discrete code steps and network steps.
 
+    All of the config's code lengths are trained at once, each with codes of its own. Under ``accelerate launch`` the
+    processes share every batch of the network steps; ``out`` must be a folder that all of them see.
+
     Args:
         config: the settings.
         data: ``train_sketches`` and ``train_images``, data sets with ``image`` and ``label`` columns of the same
             classes; with ``validation_sketches``, their mAP on the training images is logged.
-        out: folder for the state (training resumes from it), the log and the finished checkpoint.
+        out: folder for the state (training resumes from it), the logs and the finished checkpoint.
         word_vectors: phi, one row a class, shape ``(classes, d)``; by default GloVe's of the class names.
-        device: where the networks run.
+        device: where the networks run; with several processes ``cpu``, or the kind of device each gets one of.
 
     Attributes:
-        history: a record of each finished round, as in ``log.jsonl``.
+        history: a record of each finished round, as in ``log.jsonl``: figures of the config's ``bits``, and where
+            there are more lengths, those of each under ``lengths``.
 
     Raises:
         TrainingError: the data cannot be used.
@@ -127,20 +75,14 @@ class Trainer:
         word_vectors: NDArray | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config, self.out, self.device = config, Path(out), torch.device(device)
+        self.config, self.out = config, Path(out)
+        self.processes = Processes(torch.device(device))
+        self.device = self.processes.device
         self.out.mkdir(parents=True, exist_ok=True)
+        self.classes = check_data(data)
         self.sketches, self.images = data["train_sketches"], data["train_images"]
         self.validation = data.get("validation_sketches")
-        for name, part in (("sketches", self.sketches), ("images", self.images)):
-            if not len(part):
-                raise TrainingError(
-                    f"there are no {name} to train on (TU-Berlin has images in its Extended version only)"
-                )
-        if self.validation is not None and not len(self.validation):
-            raise TrainingError("the split has no validation sketches: train without them")
-        self.classes: list[str] = list(self.sketches.features["label"].names)
-        if self.classes != list(self.images.features["label"].names):
-            raise TrainingError("sketches and images have different class names: load them together")
+        self._check_batch()
         if word_vectors is None:
             word_vectors = class_vectors(self.classes)
         if len(word_vectors) != len(self.classes):
@@ -149,15 +91,11 @@ class Trainer:
         image_labels, sketch_labels = np.asarray(self.images["label"]), np.asarray(self.sketches["label"])
         if config.tokens_as_sketches:
             sketch_labels = np.concatenate([sketch_labels, image_labels])
-        self.objective = Objective(
-            image_labels,
-            sketch_labels,
-            word_vectors,
-            config.model.bits,
-            config.semantic_weight,
-            config.quantization_weight,
-            config.mode,
-        )
+        weights = config.semantic_weight, config.quantization_weight
+        self.objectives = [
+            Objective(image_labels, sketch_labels, word_vectors, bits, *weights, config.mode)
+            for bits in config.model.lengths
+        ]
         self._identity = {
             "settings": json.dumps(asdict(config), sort_keys=True),
             "data": f"{data_identity(self.sketches)} {data_identity(self.images)}",
@@ -175,40 +113,57 @@ class Trainer:
             The trained model.
 
         Raises:
-            TrainingError: a picture is damaged, the state belongs to other settings or data, or the loss is no
-                longer finite.
+            TrainingError: a picture is damaged, the state belongs to other settings or data or cannot be written,
+                memory runs out, or the loss is no longer finite.
         """
         torch.manual_seed(self.config.seed)
-        state = self._start()
-        pictures = PreparedPictures(
-            state.model,
-            self.sketches,
-            self.images,
-            self.out / "prepared",
-            keep_features=not self.config.train_image_trunk,
-        )
+        with told_out_of_memory(f"lower image_size (now {self.config.model.image_size}), or take a smaller backbone"):
+            state = self._start()
+            pictures = self._prepare(state.model)
         if resume and (self.out / STATE_NAME).is_file():
             state.load(self.out / STATE_NAME, self._identity)
             logger.info("resumed after round %d of %d", len(state.history), self.config.rounds)
+        if self.processes.as_in_main(len(state.history)) != len(state.history):
+            raise TrainingError(f"{self.out} is not the same folder for all processes: give one that all machines see")
         self.history = state.history
+        log = TrainingLog(self.out, state.history) if self.processes.is_main else None
         for number in range(len(state.history), self.config.rounds):
             began = time.perf_counter()
             torch.manual_seed(self.config.seed * 100_003 + number + 1)  # a resumed round draws the same numbers
-            record: dict[str, Any] = {"round": number + 1}
-            record |= self._code_steps(state)
-            record |= self._network_steps(state, pictures, number)
-            if self.validation is not None:
-                record["validation_map"] = round(self._validate(state, pictures), 4)
+            with told_out_of_memory(
+                f"lower batch_size (now {self.config.batch_size}); {self.out} keeps the last round"
+            ):
+                record = self._round(state, pictures, number)
             record["seconds"] = round(time.perf_counter() - began, 1)
             state.history.append(record)
-            state.save(self.out / STATE_NAME, self._identity)
-            lines = "".join(json.dumps(record) + "\n" for record in state.history)
-            write_atomically(self.out / LOG_NAME, lines.encode())
-            logger.info("%s", self._describe(record))
-        fill(state.model, state.averaged)
-        state.model.eval()
-        state.model.save_pretrained(self.out / "checkpoint")
+            if log is not None:
+                state.save(self.out / STATE_NAME, self._identity)
+                log.write(state.history)
+                logger.info("%s", describe(record, self.config.rounds))
+        if log is not None:
+            log.close()
+            fill(state.model, state.averaged)
+            state.model.eval()
+            state.model.save_pretrained(self.out / "checkpoint")
+        self.processes.wait()
         return DSHModel.from_pretrained(self.out / "checkpoint", device=self.device)  # the weights as stored
+
+    def _check_batch(self) -> None:
+        """Check that each process has two pictures of either kind in every step: BatchNorm needs company."""
+        least = min(self.config.batch_size // 2, len(self.images), len(self.sketches)) // 2
+        if self.processes.count > max(least, 1):
+            raise TrainingError(
+                f"batch_size {self.config.batch_size} is too small for {self.processes.count} processes: give at least "
+                f"{4 * self.processes.count} and as many pictures"
+            )
+
+    def _prepare(self, model: DSHModel) -> PreparedPictures:
+        """Prepare all pictures, the files in the main process first."""
+        files = self.out / "prepared"
+        with self.processes.main_first():
+            prepare_files(self.config.model, self.sketches, self.images, files)
+        keep = not self.config.train_image_trunk
+        return PreparedPictures(model, self.sketches, self.images, files, keep_features=keep, processes=self.processes)
 
     def _start(self) -> TrainingState:
         model = DSHModel(self.config.model)
@@ -221,16 +176,12 @@ class Trainer:
         model.image_trunk.requires_grad_(self.config.train_image_trunk)
         model.to(memory_format=torch.channels_last)
         model.to(self.device)
-        codes = {
-            view: initial_codes(labels, len(self.classes), self.config.model.bits, self.config.seed)
-            for view, labels in self.objective.labels.items()
-        }
+        self.processes.share_statistics(model)
         return TrainingState(
             model=model,
             optimizer=torch.optim.AdamW(self._parameter_groups(model), lr=self.config.learning_rate),
             averaged={name: tensor.detach().clone() for name, tensor in trained_tensors(model).items()},
-            codes=codes,
-            outputs={view: np.zeros_like(values) for view, values in codes.items()},
+            lengths=[CodeSteps(objective, self.config.seed) for objective in self.objectives],
         )
 
     def _parameter_groups(self, model: DSHModel) -> list[dict[str, Any]]:
@@ -250,72 +201,111 @@ class Trainer:
             for (head, matrix, doubled), parameters in groups.items()
         ]
 
-    def _code_steps(self, state: TrainingState) -> dict[str, Any]:
-        """Update D, B_I and B_S in turn."""
-        codes, outputs = state.codes, state.outputs
-        for _ in range(_CODE_PASSES):
-            basis = self.objective.basis(codes["image"], codes["sketch"])
-            codes["image"] = self.objective.update_image_codes(codes["image"], codes["sketch"], basis, outputs["image"])
-            codes["sketch"] = self.objective.update_sketch_codes(
-                codes["sketch"], codes["image"], basis, outputs["sketch"]
-            )
-        losses = self.objective.losses(codes["image"], codes["sketch"], basis, outputs["image"], outputs["sketch"])
-        return {
-            "J": losses.total,
-            "pairwise": losses.pairwise,
-            "semantic": losses.semantic,
-            "quantization": losses.quantization,
-            "bits_off_class_word": self._bits_off_class_word(codes),
-            "balance": float(np.mean(np.abs(codes["image"].mean(axis=0)))),
-        }
+    def _round(self, state: TrainingState, pictures: PreparedPictures, number: int) -> dict[str, Any]:
+        """Update all codes, then the networks; give what there is to log."""
+        figures = {of.bits: self._code_steps(of) for of in state.lengths}
+        losses = self._network_steps(state, pictures, number)
+        if self.validation is not None and self.processes.is_main:
+            for bits, value in self._validate(state, pictures).items():
+                figures[bits]["validation_map"] = round(value, 4)
+        record = {"round": number + 1} | figures[self.config.model.bits] | losses
+        if len(figures) > 1:
+            record["lengths"] = {str(bits): own for bits, own in figures.items()}
+        return record
+
+    def _code_steps(self, of: CodeSteps) -> dict[str, Any]:
+        """Update the codes of one length in the main process, and send them to the others."""
+        figures = of.update() if self.processes.is_main else {}
+        for view, codes in of.codes.items():
+            sent = self.processes.as_in_main(torch.from_numpy(codes).to(self.device, torch.int8))
+            of.codes[view] = sent.cpu().numpy().astype(np.float32)
+        return figures
 
     def _network_steps(self, state: TrainingState, pictures: PreparedPictures, number: int) -> dict[str, float]:
         """Regress both streams' outputs on their codes, every sketch once; keep the outputs for the next round."""
-        model, size = state.model, self.config.batch_size
-        words = torch.from_numpy(self._class_words(state.codes)).to(self.device)
+        model, processes = state.model, self.processes
+        words = [torch.from_numpy(of.class_words()).to(self.device) for of in state.lengths]
         model.train()
         model.tokens.eval()
         if not self.config.train_image_trunk:
             model.image_trunk.eval()
-        sketches, images = len(state.codes["sketch"]), len(state.codes["image"])
-        steps = max(1, sketches // size)
-        needed = steps * min(size // 2, images)
-        image_order = np.concatenate([_shuffled(images) for _ in range(math.ceil(needed / images))])[:needed]
-        rows = {"sketch": np.array_split(_shuffled(sketches), steps), "image": np.array_split(image_order, steps)}
+        rows = self._batches(state.lengths[0])
+        steps = len(rows["sketch"])
         losses = {"sketch": 0.0, "image": 0.0}
-        progress = tqdm(range(steps), desc=f"round {number + 1}/{self.config.rounds}", unit="step")
+        progress = tqdm(
+            range(steps), desc=f"round {number + 1}/{self.config.rounds}", unit="step", disable=not processes.is_main
+        )
         for step in progress:
             self._set_rate(state.optimizer, number * steps + step, self.config.rounds * steps)
             state.optimizer.zero_grad(set_to_none=True)
             for view in losses:
                 picked = rows[view][step]
-                if view == "sketch":
-                    given = model.sketch_outputs(255 * pictures.lines_at(picked).expand(-1, 3, -1, -1))
-                else:
-                    given = pictures.image_outputs(model, picked, distorted=True)
-                loss = self._loss(given, state.codes[view][picked], self.objective.labels[view][picked], words)
-                if not torch.isfinite(loss):
+                part = processes.part(len(picked))
+                with processes.autocast():
+                    if view == "sketch":
+                        lines = 255 * pictures.lines_at(picked, part).expand(-1, 3, -1, -1)
+                        given = model.sketch_outputs_of_all_lengths(lines)
+                    else:
+                        given = pictures.distorted_outputs(model, picked, part)
+                given = given.float()
+                loss = self._loss(given, view, picked[part], state.lengths, words)
+                loss = loss * (len(given) / len(picked))
+                whole = loss.detach().clone()
+                processes.add_up([whole])
+                if not torch.isfinite(whole):
                     raise TrainingError(
-                        f"the {view} loss is {loss.item()} in round {number + 1}: lower learning_rate "
+                        f"the {view} loss is {whole.item()} in round {number + 1}: lower learning_rate "
                         f"(now {self.config.learning_rate}); the last whole round is kept in {self.out}"
                     )
                 loss.backward()
-                state.outputs[view][picked] = given.detach().float().cpu().numpy()
-                losses[view] += loss.item()
+                outputs = processes.whole(given.detach(), len(picked)).cpu().numpy()
+                for of in state.lengths:
+                    of.outputs[view][picked] = outputs[:, self.config.model.columns(of.bits)]
+                losses[view] += whole.item()
+            self._share_changes(model)
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             state.optimizer.step()
             _average(state, number * steps + step)
             progress.set_postfix({view: f"{value / (step + 1):.3f}" for view, value in losses.items()})
         return {f"{view}_loss": value / steps for view, value in losses.items()}
 
-    def _loss(self, outputs: Tensor, codes: NDArray[np.float32], labels: NDArray, words: Tensor) -> Tensor:
-        """Regression on the codes (equation 12), and telling the class's code word from the others."""
-        loss = nn.functional.mse_loss(outputs, torch.from_numpy(codes).to(self.device))
-        if self.config.code_word_weight:
-            likeness = nn.functional.normalize(outputs) @ nn.functional.normalize(words).T
-            wanted = torch.from_numpy(labels).to(self.device)
-            loss = loss + self.config.code_word_weight * nn.functional.cross_entropy(_SHARPNESS * likeness, wanted)
-        return loss
+    def _batches(self, of: CodeSteps) -> dict[str, list[NDArray[np.intp]]]:
+        """Draw the rows of each step's batch: every sketch once, and half as many images."""
+        sketches, images = len(of.codes["sketch"]), len(of.codes["image"])
+        steps = max(1, sketches // self.config.batch_size)
+        needed = steps * min(self.config.batch_size // 2, images)
+        image_order = np.concatenate([_shuffled(images) for _ in range(math.ceil(needed / images))])[:needed]
+        return {"sketch": np.array_split(_shuffled(sketches), steps), "image": np.array_split(image_order, steps)}
+
+    def _share_changes(self, model: DSHModel) -> None:
+        """Add up the processes' gradients, and average what BatchNorm has seen."""
+        count = self.processes.count
+        self.processes.add_up([p.grad for p in model.parameters() if p.grad is not None])
+        if count > 1:
+            seen = [tensor for name, tensor in trained_tensors(model).items() if name.endswith(_STATISTICS)]
+            for tensor in seen:
+                tensor /= count
+            self.processes.add_up(seen)
+
+    def _loss(
+        self,
+        outputs: Tensor,
+        view: str,
+        rows: NDArray[np.intp],
+        lengths: Sequence[CodeSteps],
+        words: Sequence[Tensor],
+    ) -> Tensor:
+        """Regression on the codes (equation 12), and telling the class's code word from the others; of all lengths."""
+        losses = []
+        for of, own_words in zip(lengths, words, strict=True):
+            own = outputs[:, self.config.model.columns(of.bits)]
+            loss = nn.functional.mse_loss(own, torch.from_numpy(of.codes[view][rows]).to(self.device))
+            if self.config.code_word_weight:
+                likeness = nn.functional.normalize(own) @ nn.functional.normalize(own_words).T
+                wanted = torch.from_numpy(of.labels[view][rows]).to(self.device)
+                loss = loss + self.config.code_word_weight * nn.functional.cross_entropy(_SHARPNESS * likeness, wanted)
+            losses.append(loss)
+        return torch.stack(losses).sum()
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> None:
         """Warm up for a twentieth of the steps, then go down along a cosine."""
@@ -324,45 +314,30 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * factor
 
-    def _validate(self, state: TrainingState, pictures: PreparedPictures) -> float:
-        """Measure the averaged weights: mAP of the validation sketches on the training images."""
+    def _validate(self, state: TrainingState, pictures: PreparedPictures) -> dict[int, float]:
+        """Measure the averaged weights: mAP of the validation sketches on the training images, for each length."""
         assert self.validation is not None
-        model, labels = state.model, self.objective.labels["image"]
+        model, labels = state.model, state.lengths[0].labels["image"]
         current = {name: tensor.detach().clone() for name, tensor in trained_tensors(model).items()}
         fill(model, state.averaged)
         model.eval()
         with torch.inference_mode():
             rows = np.array_split(np.arange(len(labels)), math.ceil(len(labels) / 64))
-            outputs = torch.cat([pictures.image_outputs(model, part, distorted=False) for part in rows])
-        gallery = pack_signs(outputs.float().cpu().numpy())
-        queries = model.encode_sketches(undecoded(self.validation))
-        fill(model, current)
-        bits = self.config.model.bits
-        return evaluate(queries, gallery, np.asarray(self.validation["label"]), labels, bits=bits).map
-
-    def _describe(self, record: Mapping[str, Any]) -> str:
-        left = (self.config.rounds - record["round"]) * record["seconds"]
-        text = (
-            f"round {record['round']}/{self.config.rounds}: J {record['J']:.4f} (pairwise {record['pairwise']:.4f}, "
-            f"semantic {record['semantic']:.4f}, quantization {record['quantization']:.4f}), bits off the class's "
-            f"word {record['bits_off_class_word']:.1%}"
+            outputs = torch.cat([pictures.plain_outputs(model, part) for part in rows])
+        gallery = outputs.float().cpu().numpy()
+        queries = encode_pictures(
+            model, undecoded(self.validation), self._prepare_sketch, model.sketch_outputs_of_all_lengths, np.asarray
         )
-        if "validation_map" in record:
-            text += f", validation mAP {record['validation_map']:.3f}"
-        return f"{text}, {record['seconds']:.0f} s, about {left / 60:.0f} min left"
+        fill(model, current)
+        wanted, measured = np.asarray(self.validation["label"]), {}
+        for of in state.lengths:
+            columns = self.config.model.columns(of.bits)
+            codes = pack_signs(queries[:, columns]), pack_signs(gallery[:, columns])
+            measured[of.bits] = evaluate(*codes, wanted, labels, bits=of.bits).map
+        return measured
 
-    def _class_words(self, codes: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Give the majority bits of each class over both views, shape ``(classes, bits)``."""
-        sums = sum(self.objective.class_sums(view, values) for view, values in codes.items())
-        return np.where(np.asarray(sums) >= 0, 1, -1).astype(np.float32)
-
-    def _bits_off_class_word(self, codes: Mapping[str, NDArray[np.float32]]) -> float:
-        """Share of code bits that differ from the majority bit of their class and view."""
-        off = 0.0
-        for view, values in codes.items():
-            words = np.where(self.objective.class_sums(view, values) >= 0, 1, -1)
-            off += float(np.sum(values * words[self.objective.labels[view]] < 0))
-        return off / sum(values.size for values in codes.values())
+    def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
+        return sketch_to_tensor_layout(prepare_sketch(picture, self.config.model.sketch_size))
 
 
 def _average(state: TrainingState, step: int) -> None:

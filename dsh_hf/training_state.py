@@ -1,22 +1,19 @@
 """What a training run is made of between two rounds, and the one file in which it survives a kill."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dsh_hf.files import write_atomically
+from dsh_hf.code_steps import CodeSteps
+from dsh_hf.files import replaced_atomically
 from dsh_hf.modeling import DSHModel
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do. What was saved stays."""
+from dsh_hf.training_errors import TrainingError
 
 
 @dataclass
@@ -27,31 +24,43 @@ class TrainingState:
         model: the networks as the optimizer leaves them.
         optimizer: the optimizer over their parameters.
         averaged: the moving average of the weights, by name; what validation and the checkpoint use.
-        codes: B_I and B_S by view (``"image"``, ``"sketch"``), -1 and +1, shape ``(n, bits)``.
-        outputs: F1 and F2, the last real outputs of the networks for every item, of the same shapes.
+        lengths: the codes of each length, and the networks' last outputs for them.
         history: a record for each finished round.
     """
 
     model: DSHModel
     optimizer: torch.optim.Optimizer
     averaged: dict[str, Tensor]
-    codes: dict[str, NDArray[np.float32]]
-    outputs: dict[str, NDArray[np.float32]]
+    lengths: Sequence[CodeSteps]
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: Path, identity: Mapping[str, str]) -> None:
-        """Write the state, whole or not at all; ``identity`` says which settings and data it belongs to."""
-        from safetensors.torch import save
+        """Write the state, whole or not at all; ``identity`` says which settings and data it belongs to.
+
+        Raises:
+            TrainingError: it cannot be written; the state saved before is still there.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
         tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
         tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
         for index, memory in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in memory.items()}
-        for view in self.codes:
-            tensors[f"codes.{view}"] = torch.from_numpy(self.codes[view]).to(torch.int8)
-            tensors[f"outputs.{view}"] = torch.from_numpy(self.outputs[view])
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        write_atomically(path, save(tensors, metadata={**identity, "history": json.dumps(self.history)}))
+        for of in self.lengths:
+            for view in of.codes:
+                tensors[f"codes.{of.bits}.{view}"] = torch.from_numpy(of.codes[view]).to(torch.int8)
+                tensors[f"outputs.{of.bits}.{view}"] = torch.from_numpy(of.outputs[view])
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            with replaced_atomically(path) as temporary:
+                save_file(tensors, temporary, metadata={**identity, "history": json.dumps(self.history)})
+        except (OSError, SafetensorError) as error:
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            raise TrainingError(
+                f"{path} could not be written ({error}): the state of the round before is kept there. Make room for "
+                f"{size / 1e6:.0f} MB, then start again to go on"
+            ) from error
 
     def load(self, path: Path, identity: Mapping[str, str]) -> None:
         """Take over a saved state.
@@ -85,9 +94,10 @@ class TrainingState:
             memory.setdefault(int(index), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": memory, "param_groups": groups})
-        for view in self.codes:
-            self.codes[view] = stored[f"codes.{view}"].numpy().astype(np.float32)
-            self.outputs[view] = stored[f"outputs.{view}"].numpy()
+        for of in self.lengths:
+            for view in of.codes:
+                of.codes[view] = stored[f"codes.{of.bits}.{view}"].numpy().astype(np.float32)
+                of.outputs[view] = stored[f"outputs.{of.bits}.{view}"].numpy()
         self.history = json.loads(about["history"])
 
 

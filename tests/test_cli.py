@@ -273,3 +273,39 @@ def test_index_is_not_overwritten_by_another_folder(run, sketchy, tmp_path, caps
     assert main(["index", str(sketchy / "256x256/photo"), "--out", gallery, *checkpoint]) == 0
     assert main(["index", str(sketchy / "256x256/sketch"), "--out", gallery, *checkpoint]) == 2
     assert "holds the gallery of" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def lengths_run(sketchy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("lengths")
+    assert main(["train", "--sketchy", str(sketchy), "--out", str(out), "--bits", "32", "16", *TRAIN]) == 0
+    return out / "checkpoint"
+
+
+def test_several_lengths_are_measured_one_by_one(lengths_run, sketchy, capsys):
+    for bits, suffix in ((16, "-16"), (32, "")):
+        assert main(["evaluate", str(lengths_run), "--sketchy", str(sketchy), "--bits", str(bits)]) == 0
+        assert f" {bits} bits, model " in capsys.readouterr().out
+        assert json.loads((lengths_run / f"evaluation{suffix}.json").read_text())["bits"] == bits
+    card = (lengths_run / "README.md").read_text()
+    assert "binary codes of 32 bits" in card
+    assert "codes of 16, 32 bits: `from_pretrained(..., bits=16)`" in card
+
+
+def test_index_and_search_take_a_length(lengths_run, sketchy, tmp_path, capsys):
+    photos, gallery = sketchy / "256x256/photo", tmp_path / "gallery"
+    given = ["--checkpoint", str(lengths_run), "--bits", "16"]
+    assert main(["index", str(photos), "--out", str(gallery), *given]) == 0
+    sketch = next((sketchy / "256x256/sketch").rglob("*.png"))
+    assert main(["search", str(sketch), "--index", str(gallery), "-k", "3", *given]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["search", str(sketch), "--index", str(gallery), *given[:2]]) == 2
+    assert "16 bits" in capsys.readouterr().err
+    assert main(["search", str(sketch), "--index", str(gallery), *given[:2], "--bits", "64"]) == 2
+    assert "makes codes of 16 and 32 bits, not 64" in capsys.readouterr().err
+
+
+def test_published_networks_have_one_length(sketchy, tmp_path, capsys):
+    arguments = ["--sketchy", str(sketchy), "--out", str(tmp_path), "--paper-networks", "sketchy", "--bits", "32", "64"]
+    assert main(["train", *arguments]) == 2
+    assert "make codes of one length" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_the_paper_has_four_code_lengths_and_two_data_sets():
         ({"fusion_dropout": [0.2, -0.1]}, "dropout rates must be at least 0 and below 1"),
         ({"channel_order": "brg"}, "channel_order must be one of rgb, bgr, got 'brg'"),
         ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, got 'int8'"),
-        ({"format_version": FORMAT_VERSION + 1}, "newer than the 1 known here: upgrade with `pip install -U dsh-hf`"),
+        ({"format_version": FORMAT_VERSION + 1}, "newer than the 2 known here: upgrade with `pip install -U dsh-hf`"),
         ({"format_version": "1"}, "format_version must be a whole number"),
     ],
 )

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -358,7 +358,7 @@ def test_a_checkpoint_holds_every_tensor_once(model, saved):
 
 
 def test_the_config_is_plain_json(model, saved):
-    assert json.loads((saved / "config.json").read_text()) == asdict(model.config)
+    assert json.loads((saved / "config.json").read_text()) == model.config.to_dict()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -502,8 +502,8 @@ DAMAGES = {
         r"config\.json is not the config of a dsh_hf checkpoint: it has no 'bits'",
     ),
     "a newer format": (
-        lambda f: change_config(f, format_version=2),
-        r"config\.json: this checkpoint has format 2, newer .*: upgrade with `pip install -U dsh-hf`",
+        lambda f: change_config(f, format_version=3),
+        r"config\.json: this checkpoint has format 3, newer .*: upgrade with `pip install -U dsh-hf`",
     ),
     "a setting out of range": (lambda f: change_config(f, bits=0), r"config\.json: bits must be a whole number from 8"),
     "a setting of another type": (

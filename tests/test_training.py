@@ -2,9 +2,13 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +93,18 @@ def recorded_rounds(trainer):
     return rounds
 
 
+@contextmanager
+def stopped_after_one_round(monkeypatch):
+    """Stop training once the first round is saved, as Ctrl-C would."""
+
+    def stop(record, rounds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr("dsh_hf.training.describe", stop)
+        yield
+
+
 def tensors_of(model):
     return {name: tensor.clone() for name, tensor in model.own_tensors().items()}
 
@@ -127,21 +143,11 @@ def test_log_has_a_line_a_round(tmp_path):
 
 
 @pytest.mark.parametrize("train_image_trunk", [False, True])
-def test_resumed_training_ends_bitwise_equal(tmp_path, train_image_trunk):
+def test_resumed_training_ends_bitwise_equal(tmp_path, monkeypatch, train_image_trunk):
     whole = toy_trainer(tmp_path, "whole", rounds=3, train_image_trunk=train_image_trunk).train()
 
-    class Stop(Exception):
-        pass
-
-    stopped = toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk)
-    describe = stopped._describe
-
-    def stop_after(record):
-        raise Stop(describe(record))
-
-    stopped._describe = stop_after
-    with pytest.raises(Stop):
-        stopped.train()
+    with stopped_after_one_round(monkeypatch):
+        toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk).train()
     resumed = toy_trainer(tmp_path, "stopped", rounds=3, train_image_trunk=train_image_trunk)
     rounds = recorded_rounds(resumed)
     model = resumed.train()
@@ -267,3 +273,151 @@ def test_backbone_without_packaged_weights_is_refused():
 
     with pytest.raises(ValueError, match="test_efficientnet"):
         load_imagenet_weights(build_trunk("test_efficientnet"), "test_efficientnet")
+
+
+# What a run tells of itself
+
+
+def charts(folder):
+    """What TensorBoard shows: steps and values by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_what_the_log_says(tmp_path):
+    trainer = toy_trainer(tmp_path)
+    trainer.train()
+    shown = charts(tmp_path / "run" / "tensorboard")
+    assert {"J", "pairwise", "sketch_loss", "balance", "correlation", "validation_map"} <= shown.keys()
+    assert shown["J"] == [(record["round"], pytest.approx(record["J"])) for record in trainer.history]
+
+
+def test_a_resumed_run_has_unbroken_charts(tmp_path, monkeypatch):
+    with stopped_after_one_round(monkeypatch):
+        toy_trainer(tmp_path).train()
+    toy_trainer(tmp_path).train()
+    assert [step for step, _ in charts(tmp_path / "run" / "tensorboard")["J"]] == [1, 2]
+
+
+# Several lengths
+
+
+def lengths_trainer(tmp_path, out="run", lengths=(8, 16, 24), **changes):
+    config = toy_config(**changes)
+    config.model = replace(config.model, lengths=lengths)
+    return Trainer(config, toy_data(tmp_path / "data"), tmp_path / out, word_vectors=np.eye(3))
+
+
+def test_all_lengths_are_trained_at_once(tmp_path):
+    trainer = lengths_trainer(tmp_path, rounds=20, batch_size=16, train_image_trunk=True, learning_rate=6e-3)
+    trainer.validation = None
+    trainer.train()
+    for bits in (8, 16, 24):
+        model = DSHModel.from_pretrained(tmp_path / "run" / "checkpoint", bits=bits)
+        result = evaluate(
+            model.encode_sketches(trainer.sketches["image"]),
+            model.encode_images(trainer.images["image"]),
+            trainer.sketches["label"],
+            trainer.images["label"],
+            bits=bits,
+            ks=(6,),
+        )
+        assert result.map > 0.8, bits  # by chance about 0.4
+
+
+def test_log_tells_each_length(tmp_path):
+    trainer = lengths_trainer(tmp_path)
+    trainer.train()
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert list(first["lengths"]) == ["8", "16", "24"]
+    for figures in first["lengths"].values():
+        assert {"J", "pairwise", "bits_off_class_word", "balance", "correlation", "validation_map"} <= figures.keys()
+    assert first["J"] == first["lengths"]["16"]["J"]  # of config.bits
+    assert {"J/8", "J/16", "J/24", "validation_map/24"} <= charts(tmp_path / "run" / "tensorboard").keys()
+
+
+def test_several_lengths_resume_bitwise(tmp_path, monkeypatch):
+    whole = lengths_trainer(tmp_path, "whole").train()
+
+    with stopped_after_one_round(monkeypatch):
+        lengths_trainer(tmp_path, "stopped").train()
+    resumed = lengths_trainer(tmp_path, "stopped")
+    rounds = recorded_rounds(resumed)
+    model = resumed.train()
+    assert rounds == [1]
+    for (name, expected), found in zip(tensors_of(whole).items(), tensors_of(model).values(), strict=True):
+        assert torch.equal(expected, found), name
+
+
+# What stops a run
+
+
+def test_a_class_with_too_few_pictures_is_named(tmp_path):
+    data = toy_data(tmp_path / "data")
+    discs = [row for row, label in enumerate(data["train_images"]["label"]) if label == NAMES.index("disc")]
+    for kept, count in (([], 0), (discs[:1], 1)):
+        rows = [row for row in range(len(data["train_images"])) if row not in discs or row in kept]
+        fewer = data | {"train_images": data["train_images"].select(rows)}
+        with pytest.raises(TrainingError, match=rf"1 of the classes have too few images .*: disc \({count}\); each"):
+            Trainer(toy_config(), fewer, tmp_path / "run", word_vectors=np.eye(3))
+
+
+def test_a_class_left_out_of_both_domains_is_no_fault(tmp_path):
+    data = {
+        name: part.filter(lambda label: label != NAMES.index("disc"), input_columns="label")
+        for name, part in toy_data(tmp_path / "data").items()
+    }
+    trainer = Trainer(toy_config(rounds=1), data, tmp_path / "run", word_vectors=np.eye(3))
+    trainer.train()
+    assert len(trainer.history) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+        MemoryError("Unable to allocate 9 GiB for an array"),
+    ],
+)
+def test_out_of_memory_names_the_setting_to_lower(tmp_path, monkeypatch, error):
+    trainer = toy_trainer(tmp_path)
+
+    def exhausted(*_):
+        raise error
+
+    monkeypatch.setattr(trainer, "_network_steps", exhausted)
+    with pytest.raises(TrainingError, match=r"out of memory: lower batch_size \(now 8\)"):
+        trainer.train()
+
+
+def test_a_full_disk_keeps_the_state_of_the_round_before(tmp_path, monkeypatch):
+    no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(record, rounds):  # after the first round: from now on no file of a megabyte can be written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, no_limit[1]))
+
+    with monkeypatch.context() as full:
+        full.setattr("dsh_hf.training.describe", fill_the_disk)
+        try:
+            with pytest.raises(
+                TrainingError, match=r"state\.safetensors could not be written .* is kept there. Make room"
+            ):
+                toy_trainer(tmp_path, rounds=3).train()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        *("log.jsonl", "prepared", "state.safetensors", "tensorboard")
+    ]
+    resumed = toy_trainer(tmp_path, rounds=3)
+    rounds = recorded_rounds(resumed)
+    resumed.train()
+    assert rounds == [1, 2]
+
+
+def test_no_room_for_prepared_pictures_is_told_before_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match="has no room for the prepared sketches: "):
+        toy_trainer(tmp_path).train()

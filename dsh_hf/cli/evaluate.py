@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_name, load_data, refuse_split_options
-from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine, quoted_command
+from dsh_hf.cli.options import add_bits, add_command, add_device, as_json, checked_device, machine, quoted_command
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -22,6 +22,7 @@ def add_to(commands: Any) -> None:
     sub = add_command(commands, evaluate, "dsh-hf evaluate runs/first/checkpoint --sketchy data/sketchy")
     sub.add_argument("checkpoint", help="folder or Hub id; its split.json says what is measured")
     add_data(sub)
+    add_bits(sub)
     add_split(sub, default=None)
     sub.add_argument("--name", help="what the results call the data set; by default its own name")
     sub.add_argument("--out", metavar="DIR", help="where to write; by default the checkpoint's folder")
@@ -36,7 +37,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from dsh_hf import DSHModel
-    from dsh_hf.checkpoint import find_checkpoint
+    from dsh_hf.checkpoint import find_checkpoint, read_config
     from dsh_hf.contact_sheet import draw_results, save_sheet, spread_rows
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
@@ -48,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.checkpoint} is no folder here: say where to write with --out DIR")
     _check_sheet(arguments.sheet)
     folder = find_checkpoint(arguments.checkpoint)
-    model = DSHModel.from_pretrained(folder, device=checked_device(arguments.device))
+    model = DSHModel.from_pretrained(folder, bits=arguments.bits, device=checked_device(arguments.device))
     data = load_data(arguments)
     name, seed, queries, gallery = _measured(arguments, folder, data)
     began = time.perf_counter()
@@ -87,13 +88,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
         },
         "command": quoted_command(arguments.given),
     }
-    write_atomically(out / "evaluation.json", as_json(about))
-    draw_pr_curve({f"{result.bits} bits": result}, out / "pr_curve.png")
-    written = ["evaluation.json", "pr_curve.png"]
+    beside_weights = (out / "config.json").is_file()
+    chosen = not beside_weights or read_config(out / "config.json").bits == result.bits
+    suffix = "" if chosen else f"-{result.bits}"  # the card is of the length that the checkpoint opens with
+    written = [f"evaluation{suffix}.json", f"pr_curve{suffix}.png"]
+    write_atomically(out / written[0], as_json(about))
+    draw_pr_curve({f"{result.bits} bits": result}, out / written[1])
     if arguments.sheet:
         rows = spread_rows(queries["label"][:])
         save_sheet(draw_results(queries.select(rows), gallery, query_codes[rows], gallery_codes), arguments.sheet)
-    if (out / "config.json").is_file():  # beside the weights: what publishing needs, too
+    if beside_weights and chosen:  # what publishing needs, too
         written += [write_probes(model, out).name, write_card(out).name]
     print(f"written to {out}: {', '.join(written)}")
 

@@ -48,7 +48,7 @@ def index(arguments: argparse.Namespace) -> None:
     if out.is_file() or out.resolve() == folder:
         raise ValueError(f"--out {out} is a file or the folder of the pictures: give another place for the gallery")
     rows = None if folder else open_source(arguments.source, streaming=True)
-    model = DSHModel.from_pretrained(arguments.checkpoint, device=checked_device(arguments.device))
+    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits, device=checked_device(arguments.device))
     if (out / MANIFEST_NAME).is_file():
         retriever = SketchRetriever.load(out, model, engine=arguments.engine if "://" in arguments.engine else None)
         _check_same(retriever, folder, arguments)
@@ -88,7 +88,7 @@ def search(arguments: argparse.Namespace) -> None:
     from dsh_hf import DSHModel, SketchRetriever
 
     where = _conditions(arguments.where or [])
-    model = DSHModel.from_pretrained(arguments.checkpoint)
+    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits)
     if arguments.engine:
         retriever = SketchRetriever.load(arguments.index, model, engine=arguments.engine)
     else:

@@ -38,8 +38,14 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def add_bits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bits``, for a checkpoint of several code lengths."""
+    parser.add_argument("--bits", type=int, help="code length, of those the checkpoint has; by default its own choice")
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add ``--checkpoint``, in a clone with the released one as its default."""
+    """Add ``--checkpoint``, in a clone with the released one as its default, and ``--bits``."""
+    add_bits(parser)
     if RELEASED.is_dir():
         parser.add_argument("--checkpoint", default=str(RELEASED), metavar="X", help="folder or Hub id")
     else:
@@ -66,9 +72,10 @@ def checked_device(name: str) -> str:
     return name
 
 
-def machine(device: object) -> str:
+def machine(device: object, processes: int = 1) -> str:
     """Describe this machine in a few words, for what is measured on it."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {device}"
+    together = f", {processes} processes" if processes > 1 else ""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, device {device}{together}"
 
 
 def quoted_command(given: Sequence[str]) -> str:

@@ -31,7 +31,13 @@ def add_to(commands: Any) -> None:
         "--word-vectors", metavar="X", help="file of GloVe, word2vec or fastText, or a sentence encoder's id"
     )
     sub.add_argument("--word-aliases", metavar="FILE", help="JSON: what to look up in place of a class name")
-    sub.add_argument("--bits", type=int, default=64, help="length of the codes")
+    sub.add_argument(
+        "--bits",
+        type=int,
+        nargs="+",
+        default=[64],
+        help="code lengths to train; the first is the checkpoint's own choice",
+    )
     sub.add_argument("--paper-networks", choices=("sketchy", "tu-berlin"), help="the published networks, from scratch")
     sub.add_argument("--image-backbone", default="tf_efficientnet_lite0", help="a timm name, or caffenet")
     sub.add_argument("--sketch-backbone", default="tf_efficientnet_lite0", help="a timm name, or dsh-c2")
@@ -87,6 +93,8 @@ def train(arguments: argparse.Namespace) -> None:
     vectors = class_vectors(names, arguments.word_vectors, aliases=arguments.word_aliases)
     trainer = Trainer(config, parts, out, word_vectors=vectors, device=checked_device(arguments.device))
     model = trainer.train(resume=not arguments.restart)
+    if not trainer.processes.is_main:
+        return
     split.save(out / "checkpoint" / "split.json")
     vectors_from = without_place(arguments.word_vectors or "GloVe 6B word vectors")
     save_class_vectors(out / "checkpoint" / WORD_VECTORS_NAME, names, vectors, vectors_from)
@@ -99,7 +107,7 @@ def train(arguments: argparse.Namespace) -> None:
     about = {
         "command": quoted_command(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
-        "machine": machine(trainer.device),
+        "machine": machine(trainer.device, trainer.processes.count),
         "seed": arguments.seed,
         "data": sources,
         "initial_weights": initial,
@@ -132,10 +140,14 @@ def _settings(arguments: argparse.Namespace) -> "TrainingConfig":
 def _networks(arguments: argparse.Namespace) -> "DSHConfig":
     from dsh_hf.configuration import DSHConfig
 
+    bits, lengths = arguments.bits[0], tuple(sorted(arguments.bits))
     if arguments.paper_networks:
-        return replace(DSHConfig.paper(arguments.paper_networks, arguments.bits), dtype=arguments.dtype)
+        if len(lengths) > 1:
+            raise ValueError("the published networks make codes of one length: give --bits one")
+        return replace(DSHConfig.paper(arguments.paper_networks, bits), dtype=arguments.dtype)
     return DSHConfig(
-        bits=arguments.bits,
+        bits=bits,
+        lengths=lengths,
         image_backbone=arguments.image_backbone,
         sketch_backbone=arguments.sketch_backbone,
         image_size=arguments.image_size,
