@@ -41,9 +41,11 @@ class DSHConfig:
         sketch_dropout: one rate for each layer of ``sketch_hidden``.
         fusion_dropout: two rates for each stage of ``fusion_hidden``.
         token_width: channels of the sketch-token network.
+        mirror_sketches: give for a sketch the mean of the outputs for the drawing and for its mirror image.
         classes: names of the categories that the model was trained on, in the order of their labels.
         dtype: precision of stored weights; computing is always done in float32 unless the user casts.
-        format_version: the earliest layout that can hold this config; 2 for several lengths.
+        format_version: the earliest layout that can hold this config; 2 for several lengths, or
+            ``mirror_sketches``.
 
     Raises:
         ValueError: a setting is out of range, or two settings do not go together.
@@ -65,6 +67,7 @@ class DSHConfig:
     sketch_dropout: list[float] = field(default_factory=lambda: [0.25])
     fusion_dropout: list[float] = field(default_factory=lambda: [0.25, 0.25])
     token_width: int = 24
+    mirror_sketches: bool = False
     classes: list[str] = field(default_factory=list)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     format_version: int = 1
@@ -97,7 +100,7 @@ class DSHConfig:
             raise ValueError(f"lengths must ascend, got {self.lengths}")
         if self.bits not in self.lengths:
             raise ValueError(f"bits must be one of the lengths {told(self.lengths)}, got {self.bits}")
-        if len(self.lengths) > 1:
+        if len(self.lengths) > 1 or self.mirror_sketches:
             self.format_version = max(self.format_version, 2)
 
     def _check_lists(self) -> None:
@@ -126,10 +129,12 @@ class DSHConfig:
         return slice(start, start + bits)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what ``config.json`` holds; of one length alone nothing but ``bits`` is told, as in format 1."""
+        """Give what ``config.json`` holds; what format 1 did not know is left out where it says nothing new."""
         settings = asdict(self)
         if len(self.lengths) == 1:
             del settings["lengths"]
+        if not self.mirror_sketches:
+            del settings["mirror_sketches"]
         return settings
 
     @classmethod

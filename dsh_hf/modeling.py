@@ -131,7 +131,12 @@ class DSHModel(
 
     def sketch_outputs_of_all_lengths(self, sketches: Tensor) -> Tensor:
         """Give what :meth:`sketch_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
-        return self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+        outputs = self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+        if self.config.mirror_sketches and not self.training:  # in training, half of the sketches are mirrored anyway
+            outputs = (
+                outputs + self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches.flip(3) / 255)))
+            ) / 2
+        return outputs
 
     def image_outputs_of_all_lengths(self, images: Tensor) -> Tensor:
         """Give what :meth:`image_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""

@@ -79,7 +79,7 @@ class Trainer:
         self.processes = Processes(torch.device(device))
         self.device = self.processes.device
         self.out.mkdir(parents=True, exist_ok=True)
-        self.classes = check_data(data)
+        self.classes = check_data(data, config.lone_classes)
         self.sketches, self.images = data["train_sketches"], data["train_images"]
         self.validation = data.get("validation_sketches")
         self._check_batch()
@@ -167,7 +167,9 @@ class Trainer:
 
     def _start(self) -> TrainingState:
         model = DSHModel(self.config.model)
-        if self.config.imagenet_weights:
+        if self.config.start_from is not None:
+            _start_from(model, self.config.start_from)
+        elif self.config.imagenet_weights:
             load_imagenet_weights(model.sketch_trunk, self.config.model.sketch_backbone)
             load_imagenet_weights(model.token_trunk, self.config.model.sketch_backbone)
             load_imagenet_weights(model.image_trunk, self.config.model.image_backbone)
@@ -176,6 +178,9 @@ class Trainer:
         model.image_trunk.requires_grad_(self.config.train_image_trunk)
         model.to(memory_format=torch.channels_last)
         model.to(self.device)
+        if self.config.compile:
+            model.sketch_trunk.compile()
+            model.token_trunk.compile()
         self.processes.share_statistics(model)
         return TrainingState(
             model=model,
@@ -338,6 +343,22 @@ class Trainer:
 
     def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
         return sketch_to_tensor_layout(prepare_sketch(picture, self.config.model.sketch_size))
+
+
+def _start_from(model: DSHModel, checkpoint: str) -> None:
+    """Take over the networks of a checkpoint, all but the hash layers, which belong to its classes and lengths.
+
+    Raises:
+        TrainingError: the checkpoint's networks are others.
+    """
+    theirs = DSHModel.from_pretrained(checkpoint).own_tensors()
+    own = {name: tensor for name, tensor in model.own_tensors().items() if "head.hash." not in name}
+    strange = [name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape]
+    if strange:
+        raise TrainingError(
+            f"{checkpoint} has other networks ({strange[0]} is not the same): give its backbones and layer widths"
+        )
+    fill(model, {name: theirs[name] for name in own})
 
 
 def _average(state: TrainingState, step: int) -> None:

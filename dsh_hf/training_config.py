@@ -24,8 +24,11 @@ class TrainingConfig:
         learning_rate: the highest rate of the trunks; heads learn three times as fast.
         weight_decay: decay of matrices and kernels.
         imagenet_weights: start timm trunks from ImageNet weights that an installed package carries.
+        start_from: a checkpoint, whose networks are started from instead, all but their hash layers; its backbones
+            must be those of ``model``.
         train_image_trunk: also train the image trunk; otherwise it keeps its weights, and runs only once.
         tokens_as_sketches: let the sketch-tokens of the images train the sketch stream, too.
+        lone_classes: allow classes that have pictures in one domain alone; they teach one stream to tell more apart.
         seed: of everything that is drawn at random.
     """
 
@@ -39,8 +42,11 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     imagenet_weights: bool = True
+    start_from: str | None = None
     train_image_trunk: bool = False
     tokens_as_sketches: bool = True
+    compile: bool = False
+    lone_classes: bool = False
     seed: int = 0
 
     @classmethod

@@ -138,8 +138,12 @@ def prepare_files(
     )
 
 
-def check_data(data: Mapping[str, "Dataset"]) -> list[str]:
+def check_data(data: Mapping[str, "Dataset"], lone_classes: bool = False) -> list[str]:
     """Check that there is something to train on, and give the names of the classes.
+
+    Args:
+        data: the parts, by name.
+        lone_classes: allow classes with pictures in one domain alone.
 
     Raises:
         TrainingError: a part is empty, the parts' classes differ, or a class has too few pictures in one domain.
@@ -153,6 +157,8 @@ def check_data(data: Mapping[str, "Dataset"]) -> list[str]:
     classes: list[str] = list(sketches.features["label"].names)
     if classes != list(images.features["label"].names):
         raise TrainingError("sketches and images have different class names: load them together")
+    if lone_classes:
+        return classes
     of_sketches, of_images = (
         np.bincount(np.asarray(part["label"]), minlength=len(classes)) for part in (sketches, images)
     )

@@ -133,3 +133,18 @@ def test_lengths_that_cannot_be_are_refused(settings, complaint):
 def test_columns_of_another_length_are_refused():
     with pytest.raises(ValueError, match="there are codes of 64 bits, not of 32"):
         DSHConfig().columns(32)
+
+
+def test_mirrored_sketches_are_encoded_alike(tmp_path, pictures):
+    model = DSHModel(DSHConfig(**tiny_model().config.to_dict() | {"mirror_sketches": True})).eval()
+    model.save_pretrained(tmp_path)
+    again = DSHModel.from_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == 2
+    assert again.fingerprint == model.fingerprint
+    pixels = torch.randint(0, 256, (2, 3, model.config.sketch_size, model.config.sketch_size)).float()
+    with torch.inference_mode():
+        mean, mirrored = again.sketch_outputs(pixels), again.sketch_outputs(pixels.flip(3))
+        again.config.mirror_sketches = False
+        alone = (again.sketch_outputs(pixels) + again.sketch_outputs(pixels.flip(3))) / 2
+    torch.testing.assert_close(mean, mirrored)
+    torch.testing.assert_close(mean, alone)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_flags, data_name, data_terms, load_data
+from dsh_hf.cli.extra_sources import Sources, add_extra_sources
 from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine, quoted_command
 from dsh_hf.sending import without_place
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from dsh_hf.configuration import DSHConfig
+    from dsh_hf.data import Split
     from dsh_hf.training import TrainingConfig
 
 
@@ -21,8 +21,7 @@ def add_to(commands: Any) -> None:
     sub = add_command(commands, train, "dsh-hf train --sketchy data/sketchy --out runs/first")
     add_data(sub)
     sub.add_argument("--terms", help="terms of data of your own, for the model card")
-    sub.add_argument("--quickdraw", metavar="DIR", help="folder of Quick, Draw! .ndjson files: more sketches")
-    sub.add_argument("--openmoji", action="store_true", help="add OpenMoji's pictures of the same classes")
+    add_extra_sources(sub)
     sub.add_argument("--out", required=True, metavar="DIR", help="state, log and checkpoint; a run resumes from here")
     sub.add_argument("--restart", action="store_true", help="ignore the state of an earlier run")
     add_split(sub, default="open")
@@ -43,6 +42,10 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--sketch-backbone", default="tf_efficientnet_lite0", help="a timm name, or dsh-c2")
     sub.add_argument("--image-size", type=int, default=192, help="pixels")
     sub.add_argument("--sketch-size", type=int, default=112, help="pixels")
+    sub.add_argument("--hidden", type=int, default=512, help="numbers before either stream's hash layer, even")
+    sub.add_argument(
+        "--mirror-sketches", action="store_true", help="encode a drawing and its mirror image: better, twice the time"
+    )
     sub.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float16", help="stored weights")
     sub.add_argument("--mode", choices=("balanced", "paper"), default="balanced", help="the objective")
     sub.add_argument("--semantic-weight", type=float, help="lambda; 0.1, in paper mode 0.01")
@@ -51,7 +54,11 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--rounds", type=int, default=20, help="code steps, each with one pass of the networks")
     sub.add_argument("--batch-size", type=int, default=64, help="sketches in a step")
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="of the trunks; heads: three times")
+    sub.add_argument(
+        "--start-from", metavar="CHECKPOINT", help="start from the networks of a checkpoint, all but the last layers"
+    )
     sub.add_argument("--random-weights", action="store_true", help="do not start from ImageNet weights")
+    sub.add_argument("--compile", action="store_true", help="compile the trunks: needs a C++ compiler")
     sub.add_argument("--train-image-trunk", action="store_true", help="train the image trunk, too")
     sub.add_argument("--seed", type=int, default=0, help="of everything drawn at random")
     add_device(sub)
@@ -59,65 +66,73 @@ def add_to(commands: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a model, and leave a checkpoint with its split and how it was made."""
-    from dsh_hf.data import class_vectors, load_quickdraw
-    from dsh_hf.data.openmoji import openmoji_images, openmoji_sketches
-    from dsh_hf.data.quickdraw import sketchy_words
+    from dsh_hf.data import class_vectors
+    from dsh_hf.data.quickdraw import WORD_ALIASES
     from dsh_hf.data.words import WORD_VECTORS_NAME, save_class_vectors
     from dsh_hf.files import write_atomically
     from dsh_hf.training import Trainer
 
     config = _settings(arguments)  # before the data: a wrong setting is told at once
-    data = load_data(arguments)
-    split = chosen_split(arguments, data)
-    parts = split.select(data)
-    names = parts["train_images"].features["label"].names
-    sketches, images = [parts["train_sketches"]], [parts["train_images"]]
-    if not arguments.validate:
-        sketches.append(parts["validation_sketches"])
-        split = replace(split, validation_sketches=())  # what is kept says what was trained on
-    pictures = sum(map(len, [*sketches, *images]))
-    sources = [_source(data_name(data, arguments), arguments.terms or data_terms(data), pictures)]
-    if arguments.quickdraw:
-        words = [path.stem for path in Path(arguments.quickdraw).glob("*.ndjson")]
-        drawings = load_quickdraw(arguments.quickdraw, sketchy_words(names, words))
-        sketches.append(drawings)
-        sources.append(_source("Quick, Draw!", "CC BY 4.0, Google", len(drawings)))
-    if arguments.openmoji:
-        sketches.append(openmoji_sketches(names))
-        images.append(openmoji_images(names))
-        sources.append(_source("OpenMoji", "CC BY-SA 4.0", 2 * len(images[-1])))
-    parts["train_sketches"], parts["train_images"] = _join(sketches), _join(images)
-    if not arguments.validate:
-        del parts["validation_sketches"]
+    sources, split = _sources(arguments)
+    parts = sources.parts()
     out = Path(arguments.out)
-    vectors = class_vectors(names, arguments.word_vectors, aliases=arguments.word_aliases)
+    names = sources.classes
+    aliases = arguments.word_aliases or (WORD_ALIASES if arguments.more_classes else None)
+    vectors = class_vectors(names, arguments.word_vectors, aliases=aliases)
     trainer = Trainer(config, parts, out, word_vectors=vectors, device=checked_device(arguments.device))
     model = trainer.train(resume=not arguments.restart)
     if not trainer.processes.is_main:
         return
-    split.save(out / "checkpoint" / "split.json")
+    if split is not None:
+        split.save(out / "checkpoint" / "split.json")
     vectors_from = without_place(arguments.word_vectors or "GloVe 6B word vectors")
     save_class_vectors(out / "checkpoint" / WORD_VECTORS_NAME, names, vectors, vectors_from)
-    initial = [
-        _source("sketch-token network of dsh_hf", "taught by HED (MIT) on Caltech-101 and OpenMoji", None),
-        _source(vectors_from, "as its makers state" if arguments.word_vectors else "PDDL 1.0", None),
-    ]
-    if config.imagenet_weights:
-        initial.append(_source(config.model.image_backbone, "Apache-2.0; trained on ImageNet", None))
     about = {
         "command": quoted_command(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
         "machine": machine(trainer.device, trainer.processes.count),
         "seed": arguments.seed,
-        "data": sources,
-        "initial_weights": initial,
+        "data": sources.about,
+        "initial_weights": _initial_weights(arguments, config, vectors_from),
         "fingerprint": model.fingerprint,
     }
     write_atomically(out / "checkpoint" / "training.json", as_json(about))
-    print(
-        f"checkpoint written to {out / 'checkpoint'}; measure it with: dsh-hf evaluate {out / 'checkpoint'} "
-        f"{data_flags(arguments)}"
-    )
+    measure = f"dsh-hf evaluate {out / 'checkpoint'} {data_flags(arguments)}"
+    print(f"checkpoint written to {out / 'checkpoint'}" + (f"; measure it with: {measure}" if split else ""))
+
+
+def _sources(arguments: argparse.Namespace) -> "tuple[Sources, Split | None]":
+    """Gather all that trains; without a data set that is more to train on alone, and there is no split.
+
+    Raises:
+        ValueError: options that do not go together.
+        OSError: some of the data is not there.
+    """
+    if arguments.repeat < 1:
+        raise ValueError(f"--repeat must be 1 or more, got {arguments.repeat}")
+    if arguments.quickdraw and not data_flags(arguments):
+        if arguments.validate:
+            raise ValueError(
+                "--validate needs a data set: --sketchy ROOT, --tu-berlin ROOT, or --sketches with --images"
+            )
+        sources = Sources([], [], [])
+        sources.add_extra(arguments)
+        return sources, None
+    data = load_data(arguments)
+    split = chosen_split(arguments, data)
+    parts = split.select(data)
+    classes = list(parts["train_images"].features["label"].names)
+    sources = Sources(classes, [parts["train_sketches"]], [parts["train_images"]])
+    if arguments.validate:
+        sources.validation = parts["validation_sketches"]
+    else:
+        sources.sketches.append(parts["validation_sketches"])
+        split = replace(split, validation_sketches=())  # what is kept says what was trained on
+    pictures = sum(map(len, [*sources.sketches, *sources.images]))
+    sources.tell(data_name(data, arguments), arguments.terms or data_terms(data), pictures)
+    sources.sketches *= arguments.repeat
+    sources.add_extra(arguments)
+    return sources, split
 
 
 def _settings(arguments: argparse.Namespace) -> "TrainingConfig":
@@ -133,6 +148,9 @@ def _settings(arguments: argparse.Namespace) -> "TrainingConfig":
         learning_rate=arguments.learning_rate,
         imagenet_weights=not (arguments.random_weights or arguments.paper_networks),
         train_image_trunk=bool(arguments.train_image_trunk or arguments.paper_networks),
+        start_from=arguments.start_from,
+        compile=arguments.compile,
+        lone_classes=arguments.more_classes,
         seed=arguments.seed,
     )
 
@@ -152,22 +170,24 @@ def _networks(arguments: argparse.Namespace) -> "DSHConfig":
         sketch_backbone=arguments.sketch_backbone,
         image_size=arguments.image_size,
         sketch_size=arguments.sketch_size,
+        sketch_hidden=[arguments.hidden],
+        fusion_hidden=[arguments.hidden // 2],  # of two layers side by side
+        mirror_sketches=arguments.mirror_sketches,
         dtype=arguments.dtype,
     )
 
 
-def _join(datasets: list["Dataset"]) -> "Dataset":
-    """Put data sets of the same classes below each other, whatever order each numbers them in."""
-    from datasets import concatenate_datasets
-
-    from dsh_hf.data.columns import renumbered
-
-    names = datasets[0].features["label"].names
-    return concatenate_datasets(
-        [renumbered(dataset, names).select_columns(["image", "label", "id"]) for dataset in datasets]
-    )
-
-
-def _source(name: str, terms: str, items: int | None) -> dict[str, Any]:
-    source: dict[str, Any] = {"name": name, "terms": terms}
-    return source if items is None else {**source, "items": items}
+def _initial_weights(
+    arguments: argparse.Namespace, config: "TrainingConfig", vectors_from: str
+) -> list[dict[str, Any]]:
+    """Say where the networks and word vectors come from that training started with."""
+    initial = [
+        {"name": "sketch-token network of dsh_hf", "terms": "taught by HED (MIT) on Caltech-101 and OpenMoji"},
+        {"name": vectors_from, "terms": "as its makers state" if arguments.word_vectors else "PDDL 1.0"},
+    ]
+    if config.start_from:
+        initial.append({"name": Path(config.start_from).name, "terms": "as its model card states"})
+    elif config.imagenet_weights:
+        backbones = sorted({config.model.image_backbone, config.model.sketch_backbone})
+        initial += [{"name": name, "terms": "Apache-2.0; trained on ImageNet"} for name in backbones]
+    return initial

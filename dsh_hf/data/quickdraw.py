@@ -27,6 +27,9 @@ SKETCHY_WORDS = {
     "wading_bird": "flamingo",
 }
 
+# What to look up for words that have no word vector of their own.
+WORD_ALIASES = {"bottlecap": "bottle cap"}
+
 _OVERSAMPLING = 4
 _RENDERING = 1  # another number here, and pictures in the cache are made anew
 
