@@ -1,9 +1,9 @@
 """The sketchpad of the page: a canvas that hands on strokes while they are drawn, and a few example drawings."""
 
 from collections.abc import Sequence
-from math import cos, radians, sin
+from math import cos, isfinite, radians, sin
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
@@ -34,16 +34,31 @@ def make_sketchpad() -> "gr.HTML":
     )
 
 
+def read_strokes(sent: Any) -> list[Stroke]:
+    """Check a drawing as the page, or somebody in its place, sends it; strokes beyond what is drawn are left out.
+
+    Raises:
+        ValueError: it is no list of strokes.
+    """
+    strokes: list[Stroke] = []
+    numbers = 0
+    for stroke in sent or []:
+        numbers += len(stroke)
+        if numbers > MAX_NUMBERS:
+            break
+        if len(stroke) % 2 or not all(isinstance(value, int | float) and isfinite(value) for value in stroke):
+            raise ValueError("a stroke has an x and a y for each of its points")
+        strokes.append(stroke)
+    return strokes
+
+
 def render_strokes(strokes: Sequence[Stroke], size: int = 400) -> Image.Image:
     """Draw strokes, black on white, as the sketchpad shows them; give a grey picture."""
     side = 2 * size  # drawn larger, then reduced: PIL's own lines have rough edges
     paper = Image.new("L", (side, side), 255)
     pen = ImageDraw.Draw(paper)
-    width, numbers = max(1, round(LINE * side)), 0
+    width = max(1, round(LINE * side))
     for stroke in strokes:
-        numbers += len(stroke)
-        if numbers > MAX_NUMBERS:
-            break
         line = [min(max(value, 0.0), 100.0) * side / 100 for value in stroke]
         pen.line(line, fill=0, width=width, joint="curve")
         for x, y in zip(line[::2], line[1::2], strict=True):
@@ -119,21 +134,32 @@ EXAMPLES: dict[str, list[list[float]]] = {
 }
 
 HTML = """
-<div class="paper empty"><canvas width="800" height="800" aria-label="sketchpad"></canvas><p>draw here</p></div>
-<div class="tools"><button class="undo">Undo</button><button class="clear">Clear</button></div>
-<div class="examples" aria-label="examples"></div>
+<div class="paper empty"><canvas width="800" height="800" role="img" aria-label="sketchpad"></canvas>
+<p>draw here</p></div>
+<div class="tools" role="toolbar" aria-label="tools">
+<button class="pen" aria-pressed="true">Pen</button><button class="eraser" aria-pressed="false">Eraser</button>
+<button class="undo">Undo</button><button class="clear">Clear</button>
+<button class="save" title="download the drawing as a picture">Save</button>
+<button class="link" title="copy a link that opens this drawing">Link</button></div>
+<p class="told" role="status"></p>
+<div class="examples" role="group" aria-label="examples"></div>
 """
 CSS = """
 max-width: 520px; margin: 0 auto;
 .paper { position: relative; }
 .paper canvas { display: block; width: 100%; background: white; touch-action: none; cursor: crosshair;
   border: 1px solid var(--border-color-primary); border-radius: 8px; }
-.paper p { position: absolute; inset: 47% 0 auto; text-align: center; color: #767676; pointer-events: none; }
+.paper.erasing canvas { cursor: cell; }
+.paper p { position: absolute; inset: 47% 0 auto; margin: 0; text-align: center; color: #767676; pointer-events: none; }
 .paper:not(.empty) p { display: none; }
 .tools, .examples { display: flex; gap: 6px; justify-content: center; margin-top: 8px; }
-.tools button { padding: 4px 20px; border-radius: 8px; color: var(--button-secondary-text-color);
-  background: var(--button-secondary-background-fill); }
+.tools button { padding: 4px 12px; border-radius: 8px; color: var(--button-secondary-text-color);
+  background: var(--button-secondary-background-fill); border: 1px solid transparent; }
+.tools button[aria-pressed=true] { border-color: var(--color-accent); }
+.told { min-height: 1.5em; margin: 4px 0 0; text-align: center; font-size: 0.85em; }
+.examples { margin-top: 0; }
 .examples button { flex: 0 1 54px; min-width: 0; background: white; border-radius: 8px;
   border: 1px solid var(--border-color-primary); }
 .examples canvas { display: block; width: 100%; }
+@media (max-width: 480px) { .tools { gap: 4px; } .tools button { padding: 4px 8px; } }
 """

@@ -1,43 +1,24 @@
-import functools
-import os
-import re
-import sys
+"""The demo's page as programs see it: its two endpoints, what it serves, and its command line."""
+
+import base64
 import time
 from pathlib import Path
 
+import httpx
 import huggingface_hub
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
-from tiny_checkpoint import tiny_model
+from demo_parts import DEMO, draw, make_photos
+from gradio_client import Client, handle_file
+from PIL import Image
+from tiny_checkpoint import tiny_model, write_checkpoint
 
-pytest.importorskip("gradio", reason='the demo needs gradio: pip install "dsh-hf[demo]"')
-DEMO = Path(__file__).resolve().parents[1] / "demo"
-sys.path.insert(0, str(DEMO))
-
-import app  # noqa: E402
-import httpx  # noqa: E402
-import sketchpad  # noqa: E402
-from gradio_client import Client, handle_file  # noqa: E402
-
-from dsh_hf import DSHModel  # noqa: E402
-from dsh_hf.data import openmoji  # noqa: E402
-
-
-def draw(folder, name="drawing.png"):
-    paper = Image.new("L", (200, 200), 255)
-    ImageDraw.Draw(paper).polygon([(30, 40), (170, 60), (90, 160)], outline=0, width=5)
-    paper.save(folder / name)
-    return folder / name
-
-
-def make_photos(folder):
-    for label, colour in (("sky", "navy"), ("sun", "gold"), ("grass", "green")):
-        (folder / label).mkdir(parents=True)
-        photo = Image.new("RGB", (600, 400), colour)
-        ImageDraw.Draw(photo).ellipse((150, 100, 450, 300), fill="white")
-        photo.save(folder / label / "1.jpg")
-    return folder
+# isort: split
+import app
+import card
+import page
+from answers import HINT
+from events import Events
+from galleries import Gallery, open_folder
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +30,36 @@ def model():
 def assets(tmp_path_factory):
     """Keep what is cached in a folder of this test."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("assets")
-        in_folder = functools.partial(huggingface_hub.cached_assets_path, assets_dir=folder)
-        patch.setattr(huggingface_hub, "cached_assets_path", in_folder)
-        yield folder
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """List how many images each call encodes."""
-    calls = []
-    encode = DSHModel.encode_images
-
-    def counting(self, inputs, **options):
-        calls.append(len(inputs))
-        return encode(self, inputs, **options)
-
-    monkeypatch.setattr(DSHModel, "encode_images", counting)
-    return calls
+        patch.setattr(huggingface_hub, "cached_assets_path", lambda *_: tmp_path_factory.mktemp("assets"))
+        yield
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return make_photos(tmp_path_factory.mktemp("photos"))
+    return make_photos(tmp_path_factory.mktemp("photos") / "photos")
 
 
 @pytest.fixture(scope="module")
-def searcher(photos, model):
-    return app.open_folder(photos, model)
+def gallery(photos, model):
+    return open_folder(photos, model)
 
 
 @pytest.fixture(scope="module")
-def url(searcher):
-    demo = app.build_demo(searcher)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.PAGE)
+def other(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    Image.new("RGB", (60, 60), "red").save(folder / "rose.png")
+    return open_folder(folder, model)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), model)
+
+
+@pytest.fixture(scope="module")
+def url(gallery, other, model, checkpoint):
+    demo = page.build_page(model, [gallery, other], str(checkpoint))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **page.LAUNCH)
     yield url
     demo.close()
 
@@ -92,40 +69,106 @@ def client(url):
     return Client(url, verbose=False)
 
 
-def test_gives_the_nearest_pictures_with_name_and_distance(client, searcher, tmp_path):
+def test_a_bare_file_is_searched_with(client, gallery, model, tmp_path):
     drawing = draw(tmp_path)
-    results, status = client.predict(handle_file(drawing), 2, api_name="/search")
-    distances, ids = searcher.index.search(searcher.model.encode_sketches(drawing), 2)
-    expected = [
-        f"{Path(key).parent} · {distance} {'bit' if distance == 1 else 'bits'}"
-        for distance, key in zip(distances, ids, strict=True)
+    pictures, answer = client.predict(handle_file(drawing), api_name="/search")
+    distances, ids = gallery.index.search(model.encode_sketches(drawing), 12)
+    names = [Path(key).parent.name for key in ids]
+    rows = list(zip(ids, names, distances, strict=True))
+    assert answer["hits"] == [{"id": key, "name": name, "distance": distance} for key, name, distance in rows]
+    captions = [f"{name} · {distance} {'bit' if distance == 1 else 'bits'}" for _, name, distance in rows]
+    assert [picture["caption"] for picture in pictures] == captions
+    assert Image.open(pictures[0]["image"]).size == (256, 171)  # a small copy
+    told = {"gallery": "photos", "items": 3, "bits": 64, "engine": "exact", "device": "cpu"}
+    assert {key: answer[key] for key in told} == told
+    assert answer["encode_ms"] > 0 and answer["search_ms"] > 0
+
+
+def test_gallery_and_number_of_results_are_chosen(client, other, tmp_path):
+    drawing = handle_file(draw(tmp_path))
+    _, answer = client.predict(drawing, 1, api_name="/search")
+    assert len(answer["hits"]) == 1
+    _, answer = client.predict(drawing, 5, other.title, api_name="/search")
+    assert [hit["name"] for hit in answer["hits"]] == ["rose"]
+
+
+def test_gives_the_code_of_a_drawing(client, model, tmp_path):
+    drawing = draw(tmp_path)
+    told = client.predict(handle_file(drawing), api_name="/encode")
+    code = model.encode_sketches(drawing)
+    assert told == {
+        "code": code.tolist(),
+        "hex": code.tobytes().hex(),
+        "bits": 64,
+        "fingerprint": model.fingerprint,
+    }
+
+
+def test_the_endpoints_are_documented(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/search", "/encode"]
+    search = endpoints["/search"]
+    assert [given["parameter_name"] for given in search["parameters"]] == ["drawing", "count", "gallery"]
+    assert [given["python_type"]["type"] for given in search["parameters"][1:]] == [
+        "float",
+        "Literal['photos', 'other0']",
     ]
-    assert [result["caption"] for result in results] == expected
-    assert re.fullmatch(r"encoded in \d+ ms, searched in [\d.]+ ms · 3 pictures · 64 bits · exact · cpu", status)
+    assert "nearest to a drawing" in search["description"]
+    assert "code" in endpoints["/encode"]["description"]
 
 
-def test_shows_small_copies(client, tmp_path):
-    results, _ = client.predict(handle_file(draw(tmp_path)), 1, api_name="/search")
-    assert Image.open(results[0]["image"]).size == (256, 171)
+def test_an_empty_drawing_gives_a_hint(client, tmp_path):
+    Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
+    for drawing in (handle_file(tmp_path / "empty.png"), None):
+        pictures, answer = client.predict(drawing, 2, api_name="/search")
+        assert (pictures, answer["hits"], answer["message"]) == ([], [], HINT)
+        with pytest.raises(Exception, match="Draw something"):
+            client.predict(drawing, api_name="/encode")
 
 
-def test_serves_no_files_of_the_gallery(url, photos):
-    assert httpx.get(f"{url}gradio_api/file={photos}/sky/1.jpg").status_code == 403
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("letter.png", b"Dear Madam,", "letter.png is not a picture that can be read"),
+        ("half.png", None, "half.png is damaged or truncated"),
+        ("cat.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "cat.svg is not a picture"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_the_reason(client, tmp_path, name, content, reason):
+    whole = draw(tmp_path).read_bytes()
+    (tmp_path / name).write_bytes(content or whole[: len(whole) // 2])
+    pictures, answer = client.predict(handle_file(tmp_path / name), 2, api_name="/search")
+    assert pictures == []
+    assert answer["message"].startswith(reason)
 
 
-def test_reads_only_what_was_uploaded(url, tmp_path):
+def test_serves_neither_the_gallery_nor_anything_else_as_files(url, photos, checkpoint):
+    for path in (photos / "sky" / "1.jpg", checkpoint / "config.json", DEMO / "app.py", Path("/etc/passwd")):
+        assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
+        assert httpx.get(f"{url}gradio_api/file={DEMO}/../{path}").status_code in (403, 404)
+
+
+@pytest.mark.parametrize("endpoint", ["search", "encode"])
+def test_reads_only_what_was_uploaded(url, tmp_path, endpoint):
     drawing = draw(tmp_path)
     for meta in ({}, {"meta": {"_type": "gradio.FileData"}}):
-        data = [{"path": str(drawing), **meta}, 2]
-        event = httpx.post(f"{url}gradio_api/call/search", json={"data": data}).json()["event_id"]
-        assert "event: error" in httpx.get(f"{url}gradio_api/call/search/{event}").text
+        data = [{"path": str(drawing), **meta}, 2, None][: 3 if endpoint == "search" else 1]
+        event = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+        told = httpx.get(f"{url}gradio_api/call/{endpoint}/{event}").text
+        assert "event: error" in told or "only uploaded files are used" in told
+        assert "distance" not in told
 
 
-def test_uploads_and_results_are_deleted(searcher, tmp_path, monkeypatch):
+def test_a_file_larger_than_the_limit_is_refused(url):
+    files = {"files": ("large.png", b"x" * 13_000_000)}
+    assert httpx.post(f"{url}gradio_api/upload", files=files).status_code == 413
+
+
+def test_uploads_and_results_are_deleted(gallery, model, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
-    monkeypatch.setattr(app, "UPLOADS_KEPT", (1, 2))
-    demo = app.build_demo(searcher)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.PAGE)
+    monkeypatch.setattr(page, "UPLOADS_KEPT", (1, 2))
+    demo = page.build_page(model, [gallery])
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **page.LAUNCH)
 
     def served():
         return [file for file in (tmp_path / "served").rglob("*") if file.is_file()]
@@ -141,220 +184,102 @@ def test_uploads_and_results_are_deleted(searcher, tmp_path, monkeypatch):
         demo.close()
 
 
-def test_an_empty_drawing_gives_a_hint(client, tmp_path):
-    Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
-    for drawing in (handle_file(tmp_path / "empty.png"), None):
-        assert client.predict(drawing, 2, api_name="/search") == ([], app.HINT)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("letter.png", b"Dear Madam,", "letter.png is not a picture that can be read"),
-        ("half.png", None, "half.png is damaged or truncated"),
-    ],
-)
-def test_a_broken_file_is_named_with_the_reason(client, tmp_path, name, content, reason):
-    whole = draw(tmp_path).read_bytes()
-    (tmp_path / name).write_bytes(content or whole[: len(whole) // 2])
-    results, status = client.predict(handle_file(tmp_path / name), 2, api_name="/search")
-    assert results == []
-    assert status.startswith(reason)
-
-
-def test_has_one_endpoint(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/search"]
-
-
-def test_a_number_of_results_out_of_range_is_brought_into_it(client, tmp_path):
-    for count, found in ((-1, 1), (1000, 3)):
-        results, _ = client.predict(handle_file(draw(tmp_path)), count, api_name="/search")
-        assert len(results) == found
-
-
-def test_the_second_start_encodes_nothing(model, tmp_path, encoded):
-    photos = make_photos(tmp_path / "photos")
-    first = app.open_folder(photos, model)
-    assert encoded == [3]
-    second = app.open_folder(photos, model)
-    assert sum(encoded) == 3
-    code = model.encode_sketches(draw(tmp_path))
-    assert [list(found) for found in second.index.search(code, 3)] == [
-        list(found) for found in first.index.search(code, 3)
-    ]
-
-
-def test_encodes_what_is_new_and_forgets_what_is_gone(model, tmp_path, encoded):
-    photos = make_photos(tmp_path / "photos")
-    app.open_folder(photos, model)
-    encoded.clear()
-    (photos / "sun" / "1.jpg").unlink()
-    Image.new("RGB", (60, 60), "red").save(photos / "rose.png")
-    for _ in range(2):
-        assert len(app.open_folder(photos, model).index) == 3
-    assert sum(encoded) == 1
-
-
-def test_another_model_encodes_anew(model, tmp_path, encoded):
-    photos = make_photos(tmp_path / "photos")
-    app.open_folder(photos, model)
-    other = tiny_model(seed=1, bits=64)
-    assert app.open_folder(photos, other).index.fingerprint == other.fingerprint
-    assert sum(encoded) == 6
-
-
-def test_a_damaged_cache_is_made_anew(model, tmp_path, encoded, assets):
-    photos = make_photos(tmp_path / "photos")
-    before = set(assets.rglob("index-*"))
-    app.open_folder(photos, model)
-    for file in set(assets.rglob("index-*")) - before:
-        file.write_bytes(b"")
-    assert len(app.open_folder(photos, model).index) == 3
-    assert sum(encoded) == 6
-
-
-def test_takes_the_engine_asked_for(model, tmp_path):
-    pytest.importorskip("hnswlib")
-    assert app.open_folder(make_photos(tmp_path / "photos"), model, "hnsw").index.engine == "hnsw"
-
-
-def refuse(*_, **__):
-    raise PermissionError(13, "Permission denied")
-
-
-@pytest.fixture(params=["no folder can be made", "the folder is read-only"])
-def read_only_home(request, monkeypatch):
-    if request.param == "no folder can be made":
-        monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
-    else:
-        monkeypatch.setattr("dsh_hf.index.files.replaced_atomically", refuse)
-
-
-def test_a_folder_is_opened_without_a_place_to_keep_codes(model, tmp_path, read_only_home, capsys):
-    searcher = app.open_folder(make_photos(tmp_path / "photos"), model)
-    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
-    assert len(results) == 3
-    assert capsys.readouterr().out.count("codes are not kept for the next time") == 1
-
-
-def test_a_file_name_that_is_no_utf8_is_shown_all_the_same(model, tmp_path):
-    photos = tmp_path / os.fsdecode(b"photos \xe9")
-    try:
-        make_photos(photos)
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
-    (photos / "sun").rename(photos / os.fsdecode(b"soleil lev\xe9"))
-    for _ in range(2):
-        searcher = app.open_folder(photos, model)
-        results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
-        assert "soleil lev\ufffd" in {caption.split(" · ")[0] for _, caption in results}
-        assert searcher.about.endswith("photos \ufffd.")
-
-
-def test_thumbnails_are_upright_and_on_white(model, tmp_path):
-    photo = Image.new("RGBA", (800, 400), (0, 0, 0, 0))
-    photo.getexif()[0x0112] = 6  # taken with the camera on its side
-    photo.save(tmp_path / "clear.png", exif=photo.getexif())
-    thumbnail = app.open_folder(tmp_path, model).thumbnail("clear.png")
-    assert (thumbnail.mode, thumbnail.size) == ("RGB", (128, 256))
-    assert thumbnail.getpixel((64, 128)) == (255, 255, 255)
-
-
-def test_a_picture_that_vanished_is_left_out(model, tmp_path):
-    photos = make_photos(tmp_path / "photos")
-    searcher = app.open_folder(photos, model)
-    (photos / "sun" / "1.jpg").unlink()
-    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
-    assert sorted(caption.split()[0] for _, caption in results) == ["grass", "sky"]
-
-
 @pytest.fixture
-def three_emoji(monkeypatch):
-    pytest.importorskip("resvg_py")
-    three = [
-        openmoji.Emoji("1F34E", "red apple"),
-        openmoji.Emoji("1F41F", "fish"),
-        openmoji.Emoji("2602", "umbrella"),
-    ]
-    monkeypatch.setattr(openmoji, "load_openmoji", lambda: three)
+def events(model, gallery, other):
+    return Events(model, [gallery, other])
 
 
-def test_codes_of_this_model_need_no_place_to_keep_others(three_emoji, model, tmp_path, monkeypatch, capsys):
-    codes = tmp_path / "codes.safetensors"
-    app.encode_openmoji(model, "exact", ["1F34E", "1F41F", "2602"]).save(codes)
-    monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
-    searcher = app.open_openmoji(model, codes=codes)
-    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
-    assert len(results) == 3
-    assert capsys.readouterr().out == ""
+STROKES = [[20, 20, 80, 20, 50, 80, 20, 20]]
 
 
-def test_emoji_are_opened_without_a_place_to_keep_codes(three_emoji, model, tmp_path, read_only_home, encoded, capsys):
-    searcher = app.open_openmoji(model, codes=tmp_path / "missing")
-    assert len(searcher.index) == 3
-    assert encoded == [3]
-    assert capsys.readouterr().out.count("codes are not kept for the next time") == 1
+def test_the_page_tells_which_drawing_an_answer_is_for(events):
+    html, answer = events.draw(STROKES, 2, "photos", ())
+    assert 'data-drawn="8"' in html
+    assert len(answer.results) == 2
 
 
-def test_codes_of_this_model_are_used(three_emoji, model, tmp_path, encoded):
-    codes = tmp_path / "codes.safetensors"
-    app.encode_openmoji(model, "exact", ["1F34E", "1F41F", "2602"]).save(codes)
-    encoded.clear()
-    searcher = app.open_openmoji(model, codes=codes)
-    results, _, _ = app.search_drawing(searcher, draw(tmp_path), 3)
-    assert encoded == []
-    assert sorted(caption.split(" · ")[0] for _, caption in results) == ["fish", "red apple", "umbrella"]
+def test_an_unknown_gallery_is_the_first_one(events):
+    assert events.draw(STROKES, 2, "no such", ())[1].gallery.title == "photos"
 
 
-@pytest.mark.parametrize("fault", ["another model", "other emoji", "damaged", "missing"])
-def test_other_codes_are_not_used_and_new_ones_kept(three_emoji, tmp_path, encoded, fault):
-    codes = tmp_path / "codes.safetensors"
-    mine = tiny_model(seed=["another model", "other emoji", "damaged", "missing"].index(fault) + 2, bits=64)
-    if fault == "another model":
-        app.encode_openmoji(tiny_model(bits=64), "exact", ["1F34E", "1F41F", "2602"]).save(codes)
-    elif fault == "other emoji":
-        app.encode_openmoji(mine, "exact", ["1F34E", "1F41F", "1F431"]).save(codes)
-    elif fault == "damaged":
-        codes.write_bytes(b"no index")
-    encoded.clear()
-    for _ in range(2):
-        searcher = app.open_openmoji(mine, codes=codes)
-        assert searcher.index.fingerprint == mine.fingerprint
-        assert searcher.index.search(mine.encode_images([openmoji.render_emoji("2602")])[0], 1)[1] == ["2602"]
-    assert encoded.count(3) == 1  # of the two starts, the first alone
+def test_the_same_drawing_is_searched_with_in_another_gallery(events):
+    _, answer = events.draw(STROKES, 2, "photos", ())
+    html, again = events.again(5, "other0", (), answer)
+    assert again.query is answer.query
+    assert "rose" in html
 
 
-def test_says_where_the_pictures_come_from(three_emoji, model):
-    about = app.open_openmoji(model).about
-    assert "openmoji.org" in about
-    assert "CC BY-SA 4.0" in about
+def test_ten_thousand_strokes_and_pure_ink_break_nothing(events):
+    many = [[n % 100, n // 100, (n + 3) % 100, n // 100] for n in range(10_000)]
+    assert "data-drawn" in events.draw(many, 2, "photos", ())[0]
+    full = [[0, y / 2, 100, y / 2] for y in range(200)]
+    assert "data-drawn" in events.draw(full, 2, "photos", ())[0]
 
 
-def test_draws_strokes_black_on_white():
-    picture = np.asarray(sketchpad.render_strokes([[10, 50, 90, 50]], size=200))
-    assert picture.shape == (200, 200)
-    assert picture[100, 30:170].max() < 60
-    assert picture[:90].min() == 255
+@pytest.mark.parametrize("strokes", [7, "ab", [[1]], [["x", "y"]], [[1e999, 0]], {"a": 1}])
+def test_what_is_no_drawing_is_answered_in_one_line(events, strokes):
+    html, answer = events.draw(strokes, 2, "photos", ())
+    assert answer.results == ()
+    assert "This is no drawing" in html
 
 
-def test_a_tap_is_a_dot():
-    assert np.asarray(sketchpad.render_strokes([[50, 50]])).min() < 60
+@pytest.mark.parametrize("place", [None, -1, 2, 10**9, "0", 0.5, [0]])
+def test_only_results_are_opened(events, place):
+    _, answer = events.draw(STROKES, 2, "photos", ())
+    assert events.open(place, answer) == ""
+    assert events.open(0, None) == ""
 
 
-def test_strokes_that_leave_the_pad_stay_at_its_edge():
-    picture = np.asarray(sketchpad.render_strokes([[50, 50, 1e9, 50]], size=200))
-    assert picture[100, 199] < 60
+def test_a_result_is_opened_in_full_size_with_the_reason(events):
+    _, answer = events.draw(STROKES, 2, "photos", ())
+    html = events.open(0, answer)
+    (jpeg,) = [part.partition('"')[0] for part in html.split('class="original" src="data:image/jpeg;base64,')[1:]]
+    assert page_picture(jpeg).size == (600, 400)
+    assert "lines that the network sees" in html
+    assert html.count("<svg") == 2
 
 
-def test_a_drawing_without_end_is_cut():
-    endless = [[50, 50] * sketchpad.MAX_NUMBERS]
-    assert np.asarray(sketchpad.render_strokes(endless)).min() == 255
+def page_picture(text):
+    import io
+
+    return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
-@pytest.mark.parametrize("name", sketchpad.EXAMPLES)
-def test_examples_lie_on_the_pad(name):
-    values = np.concatenate(sketchpad.EXAMPLES[name])
-    assert 2 <= values.min() < values.max() <= 98
+def test_why_is_told_of_the_first_result_and_of_none_where_there_is_none(events):
+    _, answer = events.draw(STROKES, 2, "photos", ())
+    assert f"Why {answer.results[0].name}?" in events.why(answer)
+    assert events.why(events.draw([], 2, "photos", ())[1]) == events.why(None) == ""
+
+
+def test_the_cards_figures_are_found_and_absent_ones_left_out(checkpoint, tmp_path):
+    assert set(card.card_files(str(checkpoint))) == {"evaluation.json"}
+    Image.new("RGB", (9, 9)).save(tmp_path / "sheet.png")
+    assert set(card.card_files(str(tmp_path))) == {"sheet.png"}
+    told = card.read_numbers(checkpoint / "evaluation.json")
+    assert "mAP **0.512**" in told and "precision@10 **0.600**" in told
+    for content in ("{", "[]", "{}"):
+        (tmp_path / "evaluation.json").write_text(content)
+        assert card.read_numbers(tmp_path / "evaluation.json") == ""
+    assert card.read_numbers(None) == ""
+
+
+def test_two_galleries_of_one_name_are_told_apart(model, tmp_path):
+    folders = [str(make_photos(tmp_path / part / "photos")) for part in "ab"]
+    args = app._parser().parse_args(["--gallery", folders[0], "--gallery", folders[1]])
+    opened = app.open_galleries(args, model)
+    assert [gallery.title for gallery in opened] == ["photos", "photos (2)"]
+    assert all(isinstance(gallery, Gallery) for gallery in opened)
+
+
+def test_all_kinds_of_galleries_are_opened_in_the_order_of_the_command_line(model, photos, tmp_path, monkeypatch):
+    from dsh_hf import SketchRetriever
+
+    SketchRetriever.from_folder(photos, model).save(tmp_path / "saved")
+    monkeypatch.setattr(app, "open_openmoji", lambda model, engine: Gallery("OpenMoji", "", None, None, None))
+    line = ["--dataset", str(photos), "--gallery", "openmoji", "--gallery", str(photos)]
+    args = app._parser().parse_args([*line, "--retriever", str(tmp_path / "saved")])
+    assert [one.title for one in app.open_galleries(args, model)] == ["OpenMoji", "photos", str(photos), "saved"]
+    assert [one.title for one in app.open_galleries(app._parser().parse_args([]), model)] == ["OpenMoji"]
 
 
 @pytest.mark.parametrize(
@@ -362,11 +287,13 @@ def test_examples_lie_on_the_pad(name):
     [
         (["--checkpoint", "./nowhere"], "./nowhere: no such folder"),
         (["--checkpoint", "CHECKPOINT", "--gallery", "nowhere"], "nowhere: no such folder"),
+        (["--checkpoint", "CHECKPOINT", "--dataset", "./nowhere"], "./nowhere: no such file or folder"),
+        (["--checkpoint", "CHECKPOINT", "--retriever", "./nowhere"], "nowhere"),
+        (["--checkpoint", "CHECKPOINT", "--bits", "7"], "makes codes of 64 bits, not 7"),
     ],
 )
-def test_a_wrong_path_is_one_line(arguments, reason, model, tmp_path, capsys):
-    model.save_pretrained(tmp_path)
-    assert app.main([str(tmp_path) if part == "CHECKPOINT" else part for part in arguments]) == 2
+def test_a_wrong_argument_is_one_line(arguments, reason, checkpoint, capsys):
+    assert app.main([str(checkpoint) if part == "CHECKPOINT" else part for part in arguments]) == 2
     error = capsys.readouterr().err
     assert reason in error
     assert error.startswith("app.py: ")
@@ -376,7 +303,7 @@ def test_a_wrong_path_is_one_line(arguments, reason, model, tmp_path, capsys):
 def test_the_space_starts_the_app():
     from huggingface_hub import RepoCard
 
-    card = RepoCard.load(DEMO / "README.md", repo_type="space").data
-    assert (DEMO / card.app_file).is_file()
-    assert card.sdk == "gradio"
-    assert len(card.short_description) <= 60
+    said = RepoCard.load(DEMO / "README.md", repo_type="space").data
+    assert (DEMO / said.app_file).is_file()
+    assert said.sdk == "gradio"
+    assert len(said.short_description) <= 60

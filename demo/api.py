@@ -1,0 +1,85 @@
+"""What programs ask of the page: the endpoints ``/search`` and ``/encode``, for drawings in picture files."""
+
+from typing import Any
+
+from answers import HINT, Query, encode_drawing
+from answers import search as find
+from events import Events
+from pictures import open_jpeg
+from PIL import Image
+from uploads import OwnPicture, UploadError, check_upload
+
+
+class Endpoints:
+    """The endpoints; their arguments and results are documented on the page, by what is written here.
+
+    Args:
+        events: what the page itself does.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+
+    def search(
+        self, drawing: dict[str, Any] | None, count: int = 12, gallery: str | None = None
+    ) -> tuple[list[tuple[Image.Image, str]], dict[str, Any]]:
+        """Find the pictures nearest to a drawing in a picture file.
+
+        Gives small copies of them, with name and distance; and what was found, with ids, times and code length.
+        """
+        query, why_not = self._query_of_file(drawing)
+        found = find(self.events.networks, self.events.gallery(gallery), (), query, count, why_not)
+        index = found.gallery.index
+        told = {
+            "hits": [
+                {"id": result.found.id, "name": result.name, "distance": result.distance}
+                for result in found.results
+                if not isinstance(result.found, OwnPicture)
+            ],
+            "message": found.message,
+            "by_chance": found.by_chance,
+            "gallery": found.gallery.title,
+            "items": len(index),
+            "bits": index.bits,
+            "engine": index.engine,
+            "device": str(self.events.networks.model.device),
+            "encode_ms": round(query.milliseconds, 2) if query else None,
+            "search_ms": round(found.milliseconds, 3),
+        }
+        pictures = [
+            (
+                open_jpeg(result.thumbnail),
+                f"{result.name} · {result.distance} {'bit' if result.distance == 1 else 'bits'}",
+            )
+            for result in found.results
+            if result.thumbnail
+        ]
+        return pictures, told
+
+    def encode(self, drawing: dict[str, Any] | None) -> dict[str, Any]:
+        """Give the code of a drawing in a picture file: packed bytes, the same in hex, code length, fingerprint."""
+        import gradio as gr
+
+        query, why_not = self._query_of_file(drawing)
+        if query is None:
+            raise gr.Error(why_not)
+        model = self.events.networks.model
+        code = query.code
+        return {
+            "code": code.tolist(),
+            "hex": code.tobytes().hex(),
+            "bits": model.config.bits,
+            "fingerprint": model.fingerprint,
+        }
+
+    def _query_of_file(self, drawing: Any) -> tuple[Query | None, str]:
+        from dsh_hf.processing import EmptySketchError, PictureError
+
+        if not drawing:
+            return None, HINT
+        try:
+            return encode_drawing(self.events.networks, *check_upload(drawing)), ""
+        except EmptySketchError:
+            return None, HINT
+        except (UploadError, PictureError) as error:
+            return None, str(error)

@@ -1,0 +1,2 @@
+// The reason is that of the results shown, again.
+watch("value", () => document.querySelector("#why").classList.remove("stale"));
