@@ -127,6 +127,8 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None) -> str:
         split_note=_SPLIT_NOTES.get(evaluation["split"]),
         training=training,
         duration=_duration(training["seconds"]) if training else None,
+        start_duration=_duration(training["start"]["seconds"]) if training and "start" in training else None,
+        other_lengths=_other_lengths(folder, config, evaluation),
     )
     return str(card)
 
@@ -317,6 +319,23 @@ def _results(evaluation: dict[str, Any]) -> list[Any]:
         )
         for metric, name, value in figures
     ]
+
+
+def _other_lengths(folder: Path, config: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the evaluations of the checkpoint's other code lengths, those that were made of these weights."""
+    found = []
+    for bits in config.get("lengths", []):
+        file = folder / other_evaluation_name(bits)
+        if bits != config["bits"] and file.is_file():
+            other = read_record(file, _EVALUATION_KEYS)
+            if other["fingerprint"] == evaluation["fingerprint"]:
+                found.append(other)
+    return found
+
+
+def other_evaluation_name(bits: int) -> str:
+    """Give the name of the file that holds the evaluation of a code length that is not the checkpoint's own choice."""
+    return f"{Path(EVALUATION_NAME).stem}-{bits}.json"
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ class TrainingConfig:
             must be those of ``model``.
         train_image_trunk: also train the image trunk; otherwise it keeps its weights, and runs only once.
         tokens_as_sketches: let the sketch-tokens of the images train the sketch stream, too.
+        compile: compile the trunks of sketches and sketch-tokens; needs a C++ compiler.
         lone_classes: allow classes that have pictures in one domain alone; they teach one stream to tell more apart.
         seed: of everything that is drawn at random.
     """

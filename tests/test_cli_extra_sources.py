@@ -74,7 +74,9 @@ def test_training_goes_on_from_a_checkpoint(started, sketchy, tmp_path):  # noqa
     kernel = "sketch_trunk.network.conv_stem.weight"
     np.testing.assert_allclose(after[kernel].detach(), before[kernel].detach(), atol=1e-3)
     training = json.loads((tmp_path / "checkpoint/training.json").read_text())
-    assert training["initial_weights"][-1]["name"] == "checkpoint"
+    told = {source["name"] for source in training["initial_weights"]}
+    assert {"Quick, Draw!, which the start was trained on", "GloVe 6B word vectors"} <= told
+    assert training["start"]["command"].startswith("dsh-hf train --quickdraw")
 
 
 def test_a_start_of_other_networks_is_refused(started, sketchy, tmp_path, capsys):  # noqa: F811

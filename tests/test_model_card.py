@@ -54,6 +54,27 @@ def test_the_front_matter_says_what_the_hub_wants_to_know(folder):
     assert by_name["mAP"].dataset_args == {"seed": FIGURES["seed"]}
 
 
+def test_the_other_lengths_of_a_checkpoint_have_a_line_each(folder):
+    edit(folder / "config.json", lengths=[32, 60, 128])
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for bits, figure, fingerprint in ((32, 0.4441, evaluation["fingerprint"]), (128, 0.7771, "of other weights")):
+        record = evaluation | {"bits": bits, "map": figure, "fingerprint": fingerprint}
+        (folder / f"evaluation-{bits}.json").write_text(json.dumps(record))
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "| 32 bits | 0.444 (95% interval 0.490 to 0.530) | 0.600 |" in text
+    assert "0.777" not in text
+
+
+def test_the_training_that_was_started_from_is_told(folder):
+    start = {"command": "dsh-hf train --quickdraw drawings", "seconds": 7300, "machine": "4 cores", "seed": 0}
+    edit(folder / "training.json", start=start)
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "in 2 h 2 min on 4 cores" in text
+    assert "dsh-hf train --quickdraw drawings" in text
+
+
 def test_the_hub_accepts_the_front_matter(folder, tmp_path, monkeypatch):
     with LoopbackHub() as hub:
         hub.patch(monkeypatch, tmp_path / "home")

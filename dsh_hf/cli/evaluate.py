@@ -42,7 +42,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from dsh_hf.evaluation import draw_pr_curve
     from dsh_hf.evaluation import evaluate as measure
     from dsh_hf.files import write_atomically
-    from dsh_hf.model_card import write_card, write_probes
+    from dsh_hf.model_card import CURVE_NAME, EVALUATION_NAME, other_evaluation_name, write_card, write_probes
     from dsh_hf.training_data import undecoded
 
     if not arguments.out and not Path(arguments.checkpoint).is_dir():
@@ -90,15 +90,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
     }
     beside_weights = (out / "config.json").is_file()
     chosen = not beside_weights or read_config(out / "config.json").bits == result.bits
-    suffix = "" if chosen else f"-{result.bits}"  # the card is of the length that the checkpoint opens with
-    written = [f"evaluation{suffix}.json", f"pr_curve{suffix}.png"]
+    # The card is of the length that the checkpoint opens with, and has a line on each of the others.
+    written = [EVALUATION_NAME, CURVE_NAME]
+    if not chosen:
+        written = [other_evaluation_name(result.bits), f"{Path(CURVE_NAME).stem}-{result.bits}.png"]
     write_atomically(out / written[0], as_json(about))
     draw_pr_curve({f"{result.bits} bits": result}, out / written[1])
     if arguments.sheet:
         rows = spread_rows(queries["label"][:])
         save_sheet(draw_results(queries.select(rows), gallery, query_codes[rows], gallery_codes), arguments.sheet)
     if beside_weights and chosen:  # what publishing needs, too
-        written += [write_probes(model, out).name, write_card(out).name]
+        written.append(write_probes(model, out).name)
+    if beside_weights and (out / EVALUATION_NAME).is_file():
+        written.append(write_card(out).name)
     print(f"written to {out}: {', '.join(written)}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dsh_hf.cli.data_options import add_data, add_split, chosen_split, data_flags, data_name, data_terms, load_data
 from dsh_hf.cli.extra_sources import Sources, add_extra_sources
 from dsh_hf.cli.options import add_command, add_device, as_json, checked_device, machine, quoted_command
+from dsh_hf.cli.origins import initial_weights, start_of
 from dsh_hf.sending import without_place
 
 if TYPE_CHECKING:
@@ -86,16 +87,19 @@ def train(arguments: argparse.Namespace) -> None:
     if split is not None:
         split.save(out / "checkpoint" / "split.json")
     vectors_from = without_place(arguments.word_vectors or "GloVe 6B word vectors")
+    vector_terms = "as their makers state" if arguments.word_vectors else "PDDL 1.0"
     save_class_vectors(out / "checkpoint" / WORD_VECTORS_NAME, names, vectors, vectors_from)
-    about = {
+    about: dict[str, Any] = {
         "command": quoted_command(arguments.given),
         "seconds": round(sum(record["seconds"] for record in trainer.history)),
         "machine": machine(trainer.device, trainer.processes.count),
         "seed": arguments.seed,
         "data": sources.about,
-        "initial_weights": _initial_weights(arguments, config, vectors_from),
+        "initial_weights": initial_weights(config, vectors_from, vector_terms),
         "fingerprint": model.fingerprint,
     }
+    if start := start_of(config):
+        about["start"] = start
     write_atomically(out / "checkpoint" / "training.json", as_json(about))
     measure = f"dsh-hf evaluate {out / 'checkpoint'} {data_flags(arguments)}"
     print(f"checkpoint written to {out / 'checkpoint'}" + (f"; measure it with: {measure}" if split else ""))
@@ -175,19 +179,3 @@ def _networks(arguments: argparse.Namespace) -> "DSHConfig":
         mirror_sketches=arguments.mirror_sketches,
         dtype=arguments.dtype,
     )
-
-
-def _initial_weights(
-    arguments: argparse.Namespace, config: "TrainingConfig", vectors_from: str
-) -> list[dict[str, Any]]:
-    """Say where the networks and word vectors come from that training started with."""
-    initial = [
-        {"name": "sketch-token network of dsh_hf", "terms": "taught by HED (MIT) on Caltech-101 and OpenMoji"},
-        {"name": vectors_from, "terms": "as its makers state" if arguments.word_vectors else "PDDL 1.0"},
-    ]
-    if config.start_from:
-        initial.append({"name": Path(config.start_from).name, "terms": "as its model card states"})
-    elif config.imagenet_weights:
-        backbones = sorted({config.model.image_backbone, config.model.sketch_backbone})
-        initial += [{"name": name, "terms": "Apache-2.0; trained on ImageNet"} for name in backbones]
-    return initial
