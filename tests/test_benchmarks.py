@@ -14,7 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks._index_data import bit_errors, class_words, make_codes, model_codes, repeated_with_errors
 from benchmarks._index_measure import recall
 from benchmarks.index import fresh_place
-from benchmarks.sheet import _credit
+from benchmarks.sheet import _credit, _left_out
 from benchmarks.tokens import agreement, canny, encode_gallery
 from dsh_hf import DSHModel
 
@@ -109,9 +109,21 @@ def test_the_sheet_of_a_checkpoint_shows_pictures_that_are_free_to_show(tmp_path
 
 def test_the_sheet_says_whether_the_model_was_trained_on_what_it_shows(tmp_path):
     record = tmp_path / "training.json"
-    assert _credit(record) == "Quick, Draw! (CC BY 4.0, Google), OpenMoji (CC BY-SA 4.0)"
-    record.write_text(json.dumps({"data": [{"name": "Sketchy"}, {"name": "OpenMoji"}]}))
-    assert _credit(record).endswith("; the model was trained on these of OpenMoji")
+    assert _credit(record, unseen=False) == "Quick, Draw! (CC BY 4.0, Google), OpenMoji (CC BY-SA 4.0)"
+    record.write_text(json.dumps({"data": [{"name": "Quick, Draw!"}, {"name": "OpenMoji"}]}))
+    assert _credit(record, unseen=False).endswith("; the model was trained on these of Quick, Draw! and OpenMoji")
+    assert _credit(record, unseen=True).endswith("; the model was trained on these of OpenMoji; not on these drawings")
+
+
+def test_drawings_are_unseen_if_neither_the_training_nor_its_start_saw_them(tmp_path):
+    record = tmp_path / "training.json"
+    assert _left_out(record) == set()
+    without, seen = "train --quickdraw q --leave-out quickdraw_test_ids.txt", "train --quickdraw q"
+    for start, command, unseen in ((without, without, 500), (seen, without, 0), (without, seen, 0)):
+        record.write_text(json.dumps({"command": command, "start": {"command": start}}))
+        assert len(_left_out(record)) == unseen
+    record.write_text(json.dumps({"command": without}))
+    assert len(_left_out(record)) == 500
 
 
 def test_an_unknown_benchmark_is_named(capsys):
