@@ -9,6 +9,7 @@ from test_cli import TRAIN, draw, sketchy  # noqa: F401
 
 from dsh_hf import DSHModel
 from dsh_hf.cli import main
+from dsh_hf.cli.extra_sources import Sources
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_without_more_classes_the_data_set_has_the_say(sketchy, quickdraw, photo
 
 def test_training_goes_on_from_a_checkpoint(started, sketchy, tmp_path):  # noqa: F811
     given = ["--sketchy", str(sketchy), "--start-from", str(started), "--learning-rate", "1e-9"]
-    assert main(["train", *given, "--out", str(tmp_path), *TRAIN, "--dtype", "float32"]) == 0
+    assert main(["train", *given, "--out", str(tmp_path), *TRAIN, "--dtype", "float32", "--seed", "1"]) == 0
     before, after = (DSHModel.from_pretrained(folder).own_tensors() for folder in (started, tmp_path / "checkpoint"))
     kernel = "sketch_trunk.network.conv_stem.weight"
     np.testing.assert_allclose(after[kernel].detach(), before[kernel].detach(), atol=1e-3)
@@ -129,6 +130,15 @@ def test_what_cannot_be_meant_is_refused(given, complaint, sketchy, quickdraw, t
 def test_quickdraw_alone_lacks_images(quickdraw, tmp_path, capsys):
     assert main(["train", "--quickdraw", str(quickdraw), "--more-classes", "--out", str(tmp_path), *TRAIN]) == 2
     assert "there are no images to train on: give --openmoji" in capsys.readouterr().err
-    given = ["--quickdraw", str(quickdraw), "--openmoji", "--more-classes", "--validate"]
-    assert main(["train", *given, "--out", str(tmp_path), *TRAIN]) == 2
-    assert "--validate needs a data set" in capsys.readouterr().err
+    for given, complaint in (
+        (["--validate"], "--validate needs a data set"),
+        (["--repeat", "2"], "--repeat needs a data set"),
+    ):
+        given = ["--quickdraw", str(quickdraw), "--openmoji", "--more-classes", *given]
+        assert main(["train", *given, "--out", str(tmp_path), *TRAIN]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_photographs_are_matched_by_the_name_of_the_class_or_of_its_drawings(photographs):
+    sources = Sources(["ape", "car_(sedan)", "motorcycle"], [], [])
+    assert sources._numbers(["monkey", "Motorcycle", "motorbike", "Car (sedan)", "car", "zebra"]) == [0, 2, 2, 1, 1, -1]

@@ -1,9 +1,12 @@
 """What may train beside the data set: Quick, Draw! drawings, OpenMoji, more photographs, and their own classes."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dsh_hf.sending import without_place
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,7 +19,9 @@ def add_extra_sources(parser: argparse.ArgumentParser) -> None:
     more.add_argument("--openmoji", action="store_true", help="OpenMoji's pictures as images, their lines as sketches")
     more.add_argument("--photographs", metavar="SOURCE", help="class folders, or the like, of more images")
     more.add_argument(
-        "--more-classes", action="store_true", help="also what Quick, Draw! and the two others have of other classes"
+        "--more-classes",
+        action="store_true",
+        help="also Quick, Draw!'s other words, with the emoji and photographs of them",
     )
     more.add_argument(
         "--repeat", type=int, default=1, metavar="N", help="times that the data set's own sketches come in a round"
@@ -114,18 +119,27 @@ class Sources:
         from datasets import ClassLabel
 
         from dsh_hf.data.columns import class_names
-        from dsh_hf.data.quickdraw import sketchy_words
         from dsh_hf.data.sources import open_source
 
         data = open_source(source)
         theirs = class_names(data)
-        ours = {word: name for name, word in sketchy_words(self.classes, theirs).items()}
-        if not ours:
+        numbers = self._numbers(theirs)
+        if max(numbers, default=-1) < 0:
             raise ValueError(f"{source} has none of the classes that are trained: {', '.join(theirs[:5])}, ...")
-        wanted = [row for row, label in enumerate(data["label"][:]) if theirs[label] in ours]
-        data = data.cast_column("label", ClassLabel(names=[ours.get(name, name) for name in theirs]))
+        labels = [numbers[label] for label in data["label"][:]]
+        wanted = [row for row, number in enumerate(labels) if number >= 0]
+        data = data.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=self.classes))
         self.images.append(data.select(wanted))
-        self.tell(Path(source).name, "as their owner states", len(wanted))
+        self.tell(without_place(source), "as their owner states", len(wanted))
+
+    def _numbers(self, names: Sequence[str]) -> list[int]:
+        """Give the class that each name means, by its spelling or as Quick, Draw! calls it; -1 for none."""
+        from dsh_hf.data.quickdraw import sketchy_words
+        from dsh_hf.data.spelling import spelling
+
+        places = {word: self.classes.index(name) for name, word in sketchy_words(self.classes, names).items()}
+        spelt = {spelling(name): place for place, name in enumerate(self.classes)}
+        return [spelt.get(spelling(name), places.get(name, -1)) for name in names]
 
 
 def _without(drawings: "Dataset", file: str) -> "Dataset":

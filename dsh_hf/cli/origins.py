@@ -1,9 +1,9 @@
 """What a training started from, as the model card tells it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
+from dsh_hf.sending import without_place
 from dsh_hf.training_config import TrainingConfig
 
 
@@ -22,7 +22,7 @@ def initial_weights(config: TrainingConfig, vectors_from: str, vector_terms: str
     if config.start_from is not None:
         start = _training_of(config.start_from)
         if start is None:
-            return [*initial, {"name": Path(config.start_from).name, "terms": "as its model card states"}]
+            return [*initial, {"name": without_place(config.start_from), "terms": "as its model card states"}]
         trained = [
             {"name": f"{item['name']}, which the start was trained on", "terms": item["terms"]}
             for item in start["data"]

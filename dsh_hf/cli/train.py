@@ -119,6 +119,8 @@ def _sources(arguments: argparse.Namespace) -> "tuple[Sources, Split | None]":
             raise ValueError(
                 "--validate needs a data set: --sketchy ROOT, --tu-berlin ROOT, or --sketches with --images"
             )
+        if arguments.repeat > 1:
+            raise ValueError("--repeat needs a data set, whose sketches come more often")
         sources = Sources([], [], [])
         sources.add_extra(arguments)
         return sources, None
