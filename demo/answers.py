@@ -33,12 +33,14 @@ class Query:
         drawing: a picture, or the file it was sent in.
         code: its code, packed bits.
         milliseconds: how long encoding took.
+        device: what encoded it.
         drawn: numbers that its strokes have, by which the page tells an old answer; 0 for a file.
     """
 
     drawing: Image.Image | Path
     code: "np.ndarray"
     milliseconds: float
+    device: str
     drawn: int = 0
 
 
@@ -50,6 +52,11 @@ class Result:
     distance: int
     thumbnail: bytes
     found: "Hit | OwnPicture"
+
+    @property
+    def key(self) -> str:
+        """What the page calls it by: the hit's id, or the name of the visitor's own picture."""
+        return self.name if isinstance(self.found, OwnPicture) else str(self.found.id)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,12 @@ def encode_drawing(networks: Networks, drawing: Image.Image | Path, name: str = 
 
     started = time.perf_counter()
     try:
-        code = networks.encode_sketch(drawing)
+        code, device = networks.encode_sketch(drawing)
     except EmptySketchError:
         raise
     except (PictureError, OSError) as error:
         raise PictureError(str(error).replace(str(drawing), name)) from error
-    return Query(drawing, code, 1000 * (time.perf_counter() - started), drawn)
+    return Query(drawing, code, 1000 * (time.perf_counter() - started), device, drawn)
 
 
 def search(
@@ -103,7 +110,7 @@ def search(
     why_not: str = HINT,
 ) -> Answer:
     """Find the pictures nearest to a query, a visitor's own among them; without one, say ``why_not``."""
-    facts = _facts(networks, gallery, len(own))
+    facts = _facts(gallery, len(own), query.device if query else str(networks.model.device))
     if query is None:
         return Answer(gallery, why_not, facts)
     count = min(max(int(count or 1), 1), MOST)
@@ -199,7 +206,7 @@ def _message(results: Sequence[Result], by_chance: bool, bits: int) -> str:
     return f"Nearest: {nearest.name}, which differs in {told}."
 
 
-def _facts(networks: Networks, gallery: Gallery, own: int) -> str:
+def _facts(gallery: Gallery, own: int, device: str) -> str:
     index = gallery.index
     items = f"{len(index):,} picture{'' if len(index) == 1 else 's'}" + (f" and {own} of yours" if own else "")
-    return f"{items} · {index.bits} bits · {index.engine} · {networks.model.device}"
+    return f"{items} · {index.bits} bits · {index.engine} · {device}"

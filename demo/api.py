@@ -1,8 +1,9 @@
 """What programs ask of the page: the endpoints ``/search`` and ``/encode``, for drawings in picture files."""
 
+from html import escape
 from typing import Any
 
-from answers import HINT, Query, encode_drawing
+from answers import HINT, MOST, Query, encode_drawing
 from answers import search as find
 from events import Events
 from pictures import open_jpeg
@@ -27,6 +28,7 @@ class Endpoints:
 
         Gives small copies of them, with name and distance; and what was found, with ids, times and code length.
         """
+        self._check(count, gallery)
         query, why_not = self._query_of_file(drawing)
         found = find(self.events.networks, self.events.gallery(gallery), (), query, count, why_not)
         index = found.gallery.index
@@ -42,7 +44,7 @@ class Endpoints:
             "items": len(index),
             "bits": index.bits,
             "engine": index.engine,
-            "device": str(self.events.networks.model.device),
+            "device": query.device if query else str(self.events.networks.model.device),
             "encode_ms": round(query.milliseconds, 2) if query else None,
             "search_ms": round(found.milliseconds, 3),
         }
@@ -71,6 +73,15 @@ class Endpoints:
             "bits": model.config.bits,
             "fingerprint": model.fingerprint,
         }
+
+    def _check(self, count: Any, gallery: Any) -> None:
+        import gradio as gr
+
+        if not isinstance(count, int | float) or count not in range(1, MOST + 1):
+            raise gr.Error(f"count is a whole number from 1 to {MOST}", print_exception=False)
+        if gallery is not None and gallery not in list(self.events.galleries):
+            known = escape(", ".join(self.events.galleries))
+            raise gr.Error(f"there is no such gallery; there are: {known}", print_exception=False)
 
     def _query_of_file(self, drawing: Any) -> tuple[Query | None, str]:
         from dsh_hf.processing import EmptySketchError, PictureError

@@ -21,6 +21,7 @@ from galleries import (
     open_openmoji,
     open_retriever,
 )
+from networks import first_device
 from page import LAUNCH, build_page
 from sketchpad import EXAMPLES, render_strokes
 
@@ -36,12 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit code."""
     args = _parser().parse_args(arguments)
     print("loading the model ...", flush=True)
-    import torch
-
+    device = first_device()
     from dsh_hf import DSHModel
 
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         model = DSHModel.from_pretrained(args.checkpoint, bits=args.bits, device=device)
         if args.write_openmoji_codes:
             from dsh_hf.data.openmoji import load_openmoji

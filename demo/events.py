@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ from networks import Networks, open_networks
 from pictures import as_jpeg
 from PIL import Image
 from sketchpad import read_strokes, render_strokes
-from uploads import OwnPicture, UploadError, add_own, check_upload
+from uploads import OwnPicture, UploadError, add_own, check_upload, find_upload
 
 if TYPE_CHECKING:
     from dsh_hf import DSHModel
+
+CHANGED = "<p>The results have changed: close this, and click again.</p>"
 
 
 class Events:
@@ -49,7 +52,7 @@ class Events:
         try:
             path, name = check_upload(sent)
         except UploadError as error:
-            gr.Warning(str(error))
+            gr.Warning(escape(str(error)))
             return self._shown(title, own, None, count, str(error))
         return self._encoded(title, own, count, path, name)
 
@@ -66,21 +69,25 @@ class Events:
         import gradio as gr
 
         try:
-            files = [check_upload(one) for one in sent or []]
-            own = add_own(own, files, self.networks.encode_images)
+            own = add_own(own, [find_upload(one) for one in sent or []], self.networks.encode_images)
         except UploadError as error:
-            gr.Warning(str(error))
+            gr.Warning(escape(str(error)))
         return own, pictures_html([(picture.name, picture.thumbnail) for picture in own])
 
     def why(self, answer: Answer | None) -> str:
         """Say why the first result was found."""
         return _new(self._why(answer, answer.results[0])) if answer and answer.results else ""
 
-    def open(self, place: Any, answer: Answer | None) -> str:
-        """Open the result at a place: its picture in full size, and why it was found."""
-        if answer is None or not isinstance(place, int) or not 0 <= place < len(answer.results):
-            return ""
-        result = answer.results[place]
+    def open(self, place: Any, key: Any, answer: Answer | None) -> str:
+        """Open the result at a place: its picture in full size, and why it was found.
+
+        The page may show an older answer than the last one: only what has this key at this place is opened.
+        """
+        results = answer.results if answer else ()
+        if not isinstance(place, int) or not 0 <= place < len(results) or results[place].key != key:
+            return _new(CHANGED)
+        assert answer is not None
+        result = results[place]
         try:
             picture = as_jpeg(open_result(self.networks, answer, result))
         except (OSError, ValueError):
@@ -126,7 +133,7 @@ class Events:
         size = self.networks.model.config.sketch_size
         try:
             sketch = as_jpeg(Image.fromarray(prepare_sketch(answer.query.drawing, size)))
-        except (PictureError, OSError):  # an upload that is a day old
+        except (PictureError, OSError):  # an upload that is deleted by now
             return ""
         try:
             picture = open_result(self.networks, answer, result, whole=False)

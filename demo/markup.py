@@ -66,14 +66,13 @@ def pictures_html(pictures: Sequence[tuple[str, bytes]]) -> str:
 
 def _hit(place: int, result: Result, bits: int) -> str:
     name, distance = escape(result.name), result.distance
-    key = escape(str(getattr(result.found, "id", result.name)))
     # Full where no bit differs, empty where half of them do: that is as far as unrelated things are.
     full = max(0, round(100 - 200 * distance / bits))
     picture = f'<img src="{as_address(result.thumbnail)}" alt="{name}">' if result.thumbnail else "<i>not here</i>"
     unit = "bit" if distance == 1 else "bits"
     yours = "" if hasattr(result.found, "id") else '<span class="yours">yours</span>'
     return (
-        f'<button class="hit" data-place="{place}" data-id="{key}" data-distance="{distance}" '
+        f'<button class="hit" data-place="{place}" data-id="{escape(result.key)}" data-distance="{distance}" '
         f'aria-label="{name}, {distance} of {bits} bits differ; open it">{picture}{yours}'
         f'<span class="name">{name}</span><span class="distance">{distance} {unit}</span>'
         f'<span class="bar"><span style="width: {full}%"></span></span></button>'

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from dsh_hf.codes import Codes
     from dsh_hf.processing import Picture
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 @dataclass(frozen=True)
 class Networks:
@@ -21,13 +19,13 @@ class Networks:
 
     Attributes:
         model: the model itself, for its code length, fingerprint and device.
-        encode_sketch: gives the code of one drawing.
+        encode_sketch: gives the code of one drawing, and the device that made it.
         encode_images: gives the codes of pictures.
         draw_token: gives a picture's sketch-token, a grey picture.
     """
 
     model: "DSHModel"
-    encode_sketch: Callable[["Picture"], "Codes"]
+    encode_sketch: Callable[["Picture"], tuple["Codes", str]]
     encode_images: Callable[[Sequence["Picture"]], "Codes"]
     draw_token: Callable[["Picture"], Image.Image]
 
@@ -38,15 +36,12 @@ def open_networks(model: "DSHModel") -> Networks:
 
     from dsh_hf.processing import prepare_image
 
-    @on_gpu
-    def encode_sketch(drawing: "Picture") -> "Codes":
-        return model.encode_sketches(drawing)
+    def encode_sketch(drawing: "Picture") -> tuple["Codes", str]:
+        return model.encode_sketches(drawing), str(model.device)
 
-    @on_gpu
     def encode_images(pictures: Sequence["Picture"]) -> "Codes":
         return model.encode_images(pictures)
 
-    @on_gpu
     def draw_token(picture: "Picture") -> Image.Image:
         pixels = torch.from_numpy(prepare_image(picture, model.config.image_size).copy())
         with torch.inference_mode():
@@ -54,13 +49,35 @@ def open_networks(model: "DSHModel") -> Networks:
             token = model.sketch_tokens(images)[0, 0].float().cpu()
         return Image.fromarray((255 * token).round().byte().numpy())
 
-    return Networks(model, encode_sketch, encode_images, draw_token)
+    return Networks(model, *(on_gpu(model, function) for function in (encode_sketch, encode_images, draw_token)))
 
 
-def on_gpu(function: Function) -> Function:
+def first_device() -> str:
+    """Give the device to load a model on: where GPUs are borrowed, there is none before the first call."""
+    if _spaces():  # first of all: it must come before torch is asked for a GPU
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def on_gpu(model: "DSHModel", function: Callable[..., Any]) -> Callable[..., Any]:
     """Borrow a GPU for each call where the package ``spaces`` is there; elsewhere nothing changes."""
-    try:
-        spaces = import_module("spaces")
-    except ImportError:
+    spaces = _spaces()
+    if spaces is None:
         return function
-    return spaces.GPU(function)
+    import torch
+
+    def borrowing(*given: Any) -> Any:
+        if torch.cuda.is_available():
+            model.to("cuda")  # nothing to do from the second time on
+        return function(*given)
+
+    return spaces.GPU(borrowing)
+
+
+def _spaces() -> Any:
+    try:
+        return import_module("spaces")
+    except ImportError:
+        return None

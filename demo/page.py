@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from events import Events
 from galleries import Gallery
 from PIL import Image
 from sketchpad import make_sketchpad
-from uploads import LARGEST_FILE, MOST_OWN
+from uploads import LARGEST_FILE, MOST_OWN, refuse_addresses
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -27,9 +28,11 @@ LAUNCH: dict[str, Any] = {  # for launch()
     "footer_links": ["gradio", "api"],
     "run_history": False,
     "max_file_size": LARGEST_FILE,
-    "state_session_capacity": 256,  # visits whose drawing and own pictures are kept in memory, 1.5 GB at worst
+    # Visits whose answer and own pictures are kept in memory. At worst 24 pictures of 250 kB (noise; a photograph has
+    # a quarter) and an answer of 48 thumbnails of 50 kB that nobody else has: 8.4 MB each, 2.2 GB in all.
+    "state_session_capacity": 256,
 }
-UPLOADS_KEPT = (3600, 86400)  # every hour, files older than a day are deleted; at the end, all are
+UPLOADS_KEPT = (600, 3600)  # every ten minutes, files older than an hour are deleted; at the end, all are
 ABOUT = """
 Two neural networks turn drawings and pictures into codes of {bits} bits, trained so that a drawing and a picture of
 the same thing differ in few bits (Deep Sketch Hashing, Liu et al., CVPR 2017). Beside its colours, the second network
@@ -54,6 +57,7 @@ def build_page(model: "DSHModel", galleries: Sequence[Gallery], checkpoint: str 
     """
     import gradio as gr
 
+    refuse_addresses()
     events = Events(model, galleries)
     with gr.Blocks(title="Draw and find", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as demo:
         gr.Markdown("# Draw and find\nA few strokes are enough: the results change while you draw.")
@@ -104,10 +108,13 @@ def _build_search(events: Events) -> None:
             about = gr.Markdown(events.first.about)
 
     def open_result(event: gr.EventData, answer: Answer | None) -> str:
-        return events.open((event._data or {}).get("place"), answer)
+        clicked = event._data or {}
+        return events.open(clicked.get("place"), clicked.get("id"), answer)
 
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    found: dict[str, Any] = {"outputs": [results, answer], "trigger_mode": "always_last", **hidden}
+    # All that gives an answer waits in one line: the last to come is the last to be answered.
+    one_line: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
+    found: dict[str, Any] = {"outputs": [results, answer], "trigger_mode": "always_last", **one_line, **hidden}
     again: dict[str, Any] = {"fn": events.again, "inputs": [count, title, own, answer], **found}
     pad.input(events.draw, [pad, count, title, own], **found)
     # Without Gradio's own reading of files: a broken one shall be named, with the reason.
@@ -143,17 +150,12 @@ def _build_card(checkpoint: str | None) -> None:
     files = card_files(checkpoint) if checkpoint else {}
     gr.Markdown(read_numbers(files.get(NUMBERS)))
     for name, caption in FIGURES.items():
-        if name in files:
+        with suppress(KeyError, OSError, SyntaxError):  # not there, or damaged
+            figure = Image.open(files[name])
+            figure.load()
             gr.Markdown(caption)
             # A small copy of our own in the page: the file itself is served to nobody.
-            gr.Image(
-                Image.open(files[name]),
-                show_label=False,
-                interactive=False,
-                format="png",
-                width=760,
-                buttons=["fullscreen"],
-            )
+            gr.Image(figure, show_label=False, interactive=False, format="png", width=760, buttons=["fullscreen"])
 
 
 def _script(name: str) -> str:

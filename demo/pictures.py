@@ -10,7 +10,9 @@ THUMBNAIL = 256  # pixels, longer side
 
 def small_copy(picture: Image.Image, size: int) -> Image.Image:
     """Give an RGB copy whose longer side is ``size`` pixels at most, transparent parts white."""
-    picture = picture.copy()
+    from dsh_hf.processing import to_eight_bits
+
+    picture = to_eight_bits(picture).copy()
     picture.thumbnail((size, size))
     rgba = picture.convert("RGBA")
     paper = Image.new("RGB", rgba.size, "white")

@@ -5,7 +5,7 @@ document.querySelector("#opened")?.remove(); // of an earlier time that this ran
 const dialog = document.createElement("dialog");
 dialog.id = "opened";
 dialog.ariaLabel = "picture";
-dialog.innerHTML = '<button class="close">Close</button><div class="shown"></div>';
+dialog.innerHTML = '<div class="inside"><button class="close">Close</button><div class="shown"></div></div>';
 dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
 (document.querySelector(".gradio-container") || document.body).append(dialog);
@@ -15,7 +15,7 @@ element.addEventListener("click", (event) => {
   if (!hit) return;
   dialog.querySelector(".shown").textContent = "opening ...";
   dialog.showModal();
-  trigger("open", { place: Number(hit.dataset.place) });
+  trigger("open", { place: Number(hit.dataset.place), id: hit.dataset.id });
 });
 
 let timer;

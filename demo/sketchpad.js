@@ -176,7 +176,7 @@ function unpacked(text) {
       const way = take();
       tenfold.push((tenfold.at(-2) ?? 0) + (way % 2 ? -(way + 1) / 2 : way / 2));
     }
-    if (tenfold.length) lines.push(tenfold.map((value) => value / 10));
+    if (tenfold.length) lines.push(tenfold.map((value) => Math.min(Math.max(value / 10, 0), 100)));
   }
   return lines;
 }
@@ -197,7 +197,7 @@ async function link() {
   if (text.length > LONGEST) return tell("Too much ink for a link: save the drawing as a picture.");
   history.replaceState(null, "", `#draw=${text}`);
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText(`${location.origin}${location.pathname}${location.hash}`); // no token of a Space
     tell("Link copied.");
   } catch {
     tell("The link is in the address bar.");
@@ -214,7 +214,7 @@ function save() {
     const anchor = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob) });
     anchor.download = "drawing.png";
     anchor.click();
-    URL.revokeObjectURL(anchor.href);
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 60000); // some browsers fetch it later
   });
 }
 

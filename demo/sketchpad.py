@@ -1,7 +1,7 @@
 """The sketchpad of the page: a canvas that hands on strokes while they are drawn, and a few example drawings."""
 
 from collections.abc import Sequence
-from math import cos, isfinite, radians, sin
+from math import cos, inf, radians, sin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Stroke = Sequence[float]  # x, y, x, y, ... in percent of the pad's side
 
-MAX_NUMBERS = 100_000  # of a drawing; strokes beyond are left out
+MAX_NUMBERS = 20_000  # of a drawing; strokes beyond are left out
 LINE = 0.012  # width of a line, as a share of the pad's side
 
 
@@ -46,7 +46,8 @@ def read_strokes(sent: Any) -> list[Stroke]:
         numbers += len(stroke)
         if numbers > MAX_NUMBERS:
             break
-        if len(stroke) % 2 or not all(isinstance(value, int | float) and isfinite(value) for value in stroke):
+        points = all(isinstance(value, int | float) and abs(value) < inf for value in stroke)  # false for nan, too
+        if not stroke or len(stroke) % 2 or not points:
             raise ValueError("a stroke has an x and a y for each of its points")
         strokes.append(stroke)
     return strokes

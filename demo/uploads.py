@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pictures import THUMBNAIL, as_jpeg, small_copy
 from PIL import Image
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dsh_hf.processing import Picture
 
 LARGEST_FILE = "12mb"  # Gradio cuts off what is larger
-MOST_PIXELS = 50_000_000  # decoded, 150 MB
+MOST_PIXELS = 25_000_000  # decoded, 75 MB; everybody's strokes wait for as long
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]  # no SVG: it may hold scripts and ask for other files
 MOST_OWN = 24  # pictures of a visitor
-OWN_SIZE = 1024  # pixels that are kept of one, longer side
+OWN_SIZE = 512  # pixels that are kept of one, longer side
+ONLY_UPLOADS = "only uploaded files are used"
 
 
 class UploadError(ValueError):
@@ -49,22 +50,59 @@ def upload_folder() -> str:
     return get_upload_folder()
 
 
+def refuse_addresses() -> None:
+    """Keep Gradio from fetching what lies elsewhere: it takes an address in place of any file, and asks for it.
+
+    Gradio has no option for this. What is replaced is all that it fetches with for those who ask the page.
+    """
+    import gradio as gr
+    from fastapi import HTTPException
+    from gradio import processing_utils, routes
+
+    async def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise gr.Error(ONLY_UPLOADS, print_exception=False)
+
+    async def forbid(*_: Any, **__: Any) -> NoReturn:
+        raise HTTPException(403, ONLY_UPLOADS)
+
+    processing_utils.async_ssrf_protected_download = refuse
+    processing_utils.async_ssrf_protected_get = refuse
+    routes.secure_url_stream_response = forbid  # "/file=" with an address
+
+
 def check_upload(sent: Any) -> tuple[Path, str]:
-    """Give path and name of a file that was sent.
+    """Give path and name of a picture that was sent.
 
     Args:
-        sent: what Gradio tells of the file. No path but one in the folder for uploads is opened, though the page's
-            programming interface would let another one through.
+        sent: what Gradio tells of the file.
 
     Raises:
         UploadError: it lies elsewhere, is no picture of a known kind, or has too many pixels.
     """
+    path, name = find_upload(sent)
+    _check_picture(path, name)
+    return path, name
+
+
+def find_upload(sent: Any) -> tuple[Path, str]:
+    """Give path and name of a file that was sent.
+
+    Args:
+        sent: what Gradio tells of the file. No path but one in the folder for uploads is taken, though the page's
+            programming interface would let another one through.
+
+    Raises:
+        UploadError: it lies elsewhere.
+    """
     if not isinstance(sent, dict) or not isinstance(sent.get("path"), str):
-        raise UploadError("only uploaded files are used")
+        raise UploadError(ONLY_UPLOADS)
     path = Path(sent["path"]).resolve()
     if not path.is_relative_to(Path(upload_folder()).resolve()) or not path.is_file():
-        raise UploadError("only uploaded files are used")
-    name = Path(str(sent.get("orig_name") or path.name)).name
+        raise UploadError(ONLY_UPLOADS)
+    return path, Path(str(sent.get("orig_name") or path.name)).name
+
+
+def _check_picture(path: Path, name: str) -> None:
     try:
         with Image.open(path, formats=FORMATS) as picture:  # reads the header alone
             width, height = picture.size
@@ -75,7 +113,6 @@ def check_upload(sent: Any) -> tuple[Path, str]:
         raise UploadError(f"{name} is not a picture that can be read ({kinds})") from error
     if width * height > MOST_PIXELS:
         raise UploadError(_too_many(name))
-    return path, name
 
 
 def add_own(
@@ -83,31 +120,30 @@ def add_own(
     files: Sequence[tuple[Path, str]],
     encode: "Callable[[Sequence[Picture]], Codes]",
 ) -> tuple[OwnPicture, ...]:
-    """Take up a visitor's pictures; their files are deleted.
+    """Take up a visitor's pictures; their files are not needed any more, and are deleted with all uploads.
+
+    Not here: whoever sends the same picture at the same time has the same file.
 
     Args:
         own: those there before; there may be ``MOST_OWN`` in all.
-        files: path and name of each, as :func:`check_upload` gives them.
+        files: path and name of each, as :func:`find_upload` gives them.
         encode: makes codes of pictures.
 
     Raises:
-        UploadError: there would be too many, or one is damaged; none is taken up then.
+        UploadError: there would be too many, or one cannot be used; none is taken up then.
     """
     from dsh_hf.processing import PictureError, open_picture
 
-    try:
-        if len(own) + len(files) > MOST_OWN:
-            raise UploadError(f"{MOST_OWN} pictures of your own at most: {len(own)} are here, {len(files)} more came")
-        pictures = []
-        for path, name in files:
-            try:
-                pictures.append(small_copy(open_picture(path, least_size=OWN_SIZE), OWN_SIZE))
-            except (PictureError, OSError) as error:
-                raise UploadError(str(error).replace(str(path), name)) from error
-        codes = encode(pictures)
-    finally:
-        for path, _ in files:
-            path.unlink(missing_ok=True)
+    if len(own) + len(files) > MOST_OWN:
+        raise UploadError(f"{MOST_OWN} pictures of your own at most: {len(own)} are here, {len(files)} more came")
+    pictures = []
+    for path, name in files:
+        _check_picture(path, name)
+        try:
+            pictures.append(small_copy(open_picture(path, least_size=OWN_SIZE), OWN_SIZE))
+        except (PictureError, OSError) as error:
+            raise UploadError(str(error).replace(str(path), name)) from error
+    codes = encode(pictures)
     new = [
         OwnPicture(name, code, as_jpeg(picture), as_jpeg(small_copy(picture, THUMBNAIL)))
         for (_, name), code, picture in zip(files, codes, pictures, strict=True)

@@ -210,7 +210,7 @@ def _has_alpha(picture: Image.Image) -> bool:
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
 
-def _to_eight_bits(picture: Image.Image) -> Image.Image:
+def to_eight_bits(picture: Image.Image) -> Image.Image:
     """Bring 16-bit and float greys (0..1 or 0..255) to 0..255; PIL alone would clip them."""
     if picture.mode not in ("I", "F") and not picture.mode.startswith("I;"):
         return picture
@@ -223,7 +223,7 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
 def _flatten(picture: Image.Image, paper: Colour) -> Image.Image:
     """Convert to RGB, transparent parts filled with a colour."""
     if not _has_alpha(picture):
-        return picture if picture.mode == "RGB" else _to_eight_bits(picture).convert("RGB")
+        return picture if picture.mode == "RGB" else to_eight_bits(picture).convert("RGB")
     rgba = picture.convert("RGBA")
     canvas = Image.new("RGBA", rgba.size, (*paper, 255))
     return Image.alpha_composite(canvas, rgba).convert("RGB")

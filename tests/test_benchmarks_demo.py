@@ -59,7 +59,7 @@ def test_a_drawing_is_one_that_a_mouse_draws_on_the_pad(drawing, emoji):
     assert set(drawing.accepted) <= emoji
 
 
-def test_no_emoji_is_right_for_two_drawings_but_those_that_show_both():
+def test_no_emoji_is_right_for_two_drawings():
     seen = {}
     for drawing in drawn.read_drawings():
         for code in drawing.accepted:

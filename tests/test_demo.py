@@ -15,8 +15,10 @@ from tiny_checkpoint import tiny_model, write_checkpoint
 # isort: split
 import app
 import card
+import gradio as gr
 import page
 from answers import HINT
+from api import Endpoints
 from events import Events
 from galleries import Gallery, open_folder
 
@@ -159,6 +161,51 @@ def test_reads_only_what_was_uploaded(url, tmp_path, endpoint):
         assert "distance" not in told
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """Note what the server would ask other servers for."""
+    from gradio import processing_utils, route_utils
+
+    hosts = []
+
+    async def look_up(host, *_, **__):
+        hosts.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(processing_utils.sh, "get", look_up)
+    monkeypatch.setattr(route_utils.safehttpx, "async_validate_url", look_up)
+    return hosts
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("address", ["http://example.com/cat.png", "https://169.254.169.254/latest/meta-data"])
+def test_an_address_in_place_of_a_file_is_not_asked_for(url, asked, place, address):
+    data = [None, 2, None]
+    data[place] = {"path": address, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{url}gradio_api/call/search", json={"data": data}).json()["event_id"]
+    told = httpx.get(f"{url}gradio_api/call/search/{event}").text
+    assert asked == []
+    assert "event: error" in told
+    assert "only uploaded files are used" in told
+
+
+def test_nothing_is_fetched_from_elsewhere_for_anybody(url, asked):
+    assert httpx.get(f"{url}gradio_api/file=http://example.com/cat.png").status_code == 403
+    assert asked == []
+
+
+@pytest.mark.parametrize("count", [0, 49, -1, 2.5, "many", None])
+def test_a_wrong_number_of_results_is_told_with_the_range(events, count):
+    with pytest.raises(gr.Error, match="count is a whole number from 1 to 48"):
+        Endpoints(events).search(None, count)
+
+
+@pytest.mark.parametrize("title", ["no such", "", 7, ["photos"]])
+def test_the_galleries_are_named_where_there_is_no_such_one(events, title):
+    with pytest.raises(gr.Error, match="no such gallery; there are: photos, other0"):
+        Endpoints(events).search(None, 12, title)
+
+
 def test_a_file_larger_than_the_limit_is_refused(url):
     files = {"files": ("large.png", b"x" * 13_000_000)}
     assert httpx.post(f"{url}gradio_api/upload", files=files).status_code == 413
@@ -174,9 +221,10 @@ def test_uploads_and_results_are_deleted(gallery, model, tmp_path, monkeypatch):
         return [file for file in (tmp_path / "served").rglob("*") if file.is_file()]
 
     try:
-        Client(url, verbose=False, download_files=False).predict(handle_file(draw(tmp_path)), 2, api_name="/search")
-        assert {file.suffix for file in served()} == {".png", ".jpeg"}
-        patience = time.monotonic() + 20
+        asked = Client(url, verbose=False, download_files=False)
+        pictures, _ = asked.predict(handle_file(draw(tmp_path)), 2, api_name="/search")
+        assert [Path(each["image"]["path"]).is_relative_to(tmp_path / "served") for each in pictures] == [True, True]
+        patience = time.monotonic() + 60
         while served() and time.monotonic() < patience:
             time.sleep(0.2)
         assert served() == []
@@ -216,7 +264,7 @@ def test_ten_thousand_strokes_and_pure_ink_break_nothing(events):
     assert "data-drawn" in events.draw(full, 2, "photos", ())[0]
 
 
-@pytest.mark.parametrize("strokes", [7, "ab", [[1]], [["x", "y"]], [[1e999, 0]], {"a": 1}])
+@pytest.mark.parametrize("strokes", [7, "ab", [[1]], [[]], [["x", "y"]], [[1e999, 0]], {"a": 1}])
 def test_what_is_no_drawing_is_answered_in_one_line(events, strokes):
     html, answer = events.draw(strokes, 2, "photos", ())
     assert answer.results == ()
@@ -226,13 +274,32 @@ def test_what_is_no_drawing_is_answered_in_one_line(events, strokes):
 @pytest.mark.parametrize("place", [None, -1, 2, 10**9, "0", 0.5, [0]])
 def test_only_results_are_opened(events, place):
     _, answer = events.draw(STROKES, 2, "photos", ())
-    assert events.open(place, answer) == ""
-    assert events.open(0, None) == ""
+    key = answer.results[0].key
+    assert "have changed" in events.open(place, key, answer)
+    assert "have changed" in events.open(0, key, None)
+
+
+def test_a_click_on_an_older_answer_opens_no_other_picture(events):
+    html, older = events.draw(STROKES, 2, "photos", ())
+    key = older.results[0].key
+    assert f'data-place="0" data-id="{key}"' in html
+    _, newer = events.again(2, "other0", (), older)
+    for wrong in (key, older.results[1].key, None, 0):
+        assert "have changed" in events.open(0, wrong, newer)
+    assert "rose" in events.open(0, newer.results[0].key, newer)
+
+
+def test_all_that_gives_an_answer_waits_in_one_line(gallery, model):
+    """Else two searches of one visit run at once, and the last to finish is shown, not the last to be asked for."""
+    functions = page.build_page(model, [gallery]).fns.values()
+    lines = {one.name: (one.concurrency_id, one.concurrency_limit) for one in functions}
+    assert lines["draw"] == lines["upload"] == lines["again"] == ("search", 1)
+    assert lines["add"][0] != lines["open_result"][0] != "search"
 
 
 def test_a_result_is_opened_in_full_size_with_the_reason(events):
     _, answer = events.draw(STROKES, 2, "photos", ())
-    html = events.open(0, answer)
+    html = events.open(0, answer.results[0].key, answer)
     (jpeg,) = [part.partition('"')[0] for part in html.split('class="original" src="data:image/jpeg;base64,')[1:]]
     assert page_picture(jpeg).size == (600, 400)
     assert "lines that the network sees" in html
@@ -261,6 +328,19 @@ def test_the_cards_figures_are_found_and_absent_ones_left_out(checkpoint, tmp_pa
         (tmp_path / "evaluation.json").write_text(content)
         assert card.read_numbers(tmp_path / "evaluation.json") == ""
     assert card.read_numbers(None) == ""
+
+
+def test_a_damaged_figure_of_a_card_does_not_stop_the_start(gallery, model, tmp_path):
+    Image.effect_noise((99, 99), 50).save(tmp_path / "sheet.png")
+    whole = (tmp_path / "sheet.png").read_bytes()
+    (tmp_path / "tokens.png").write_bytes(b"no picture")
+    (tmp_path / "pr_curve.png").write_bytes(whole[: len(whole) // 2])
+    shown = [
+        getattr(block, "value", None) for block in page.build_page(model, [gallery], str(tmp_path)).blocks.values()
+    ]
+    assert card.FIGURES["sheet.png"] in shown
+    assert card.FIGURES["tokens.png"] not in shown
+    assert card.FIGURES["pr_curve.png"] not in shown
 
 
 def test_two_galleries_of_one_name_are_told_apart(model, tmp_path):

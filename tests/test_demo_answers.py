@@ -1,6 +1,8 @@
 """Answers: nearest first, a visitor's own among them, and no pretence where nothing is alike."""
 
 import re
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from dsh_hf.processing import EmptySketchError, PictureError
 from answers import HINT, Query, chance_distance, code_of, encode_drawing, open_result, search
 from galleries import Gallery, open_folder
 from markup import results_html, why_html
-from networks import on_gpu, open_networks
+from networks import first_device, on_gpu, open_networks
+from pictures import small_copy
 from uploads import OwnPicture
 
 
@@ -31,7 +34,7 @@ def gallery_of(codes, names=None, picture=lambda hit, size: RED):
 
 
 def query_of(code):
-    return Query(Image.new("L", (9, 9)), np.asarray(code, np.uint8), 1.0, 8)
+    return Query(Image.new("L", (9, 9)), np.asarray(code, np.uint8), 1.0, "cpu", 8)
 
 
 def own_of(code, name="mine"):
@@ -166,12 +169,73 @@ def test_a_sketch_token_is_drawn_of_any_picture(networks):
     assert token.size == (32, 32)
 
 
-def test_a_gpu_is_borrowed_where_the_package_spaces_is(monkeypatch):
-    class Spaces:
-        @staticmethod
-        def GPU(function):
-            return lambda *given: ("borrowed", function(*given))
+def test_a_thumbnail_of_a_16_bit_grey_is_not_white():
+    grey = Image.fromarray(np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64))
+    copy = np.asarray(small_copy(grey, 64))
+    assert copy.shape == (64, 64, 3)
+    assert copy[0, 0, 0] < 5
+    assert 120 < copy[32, 0, 0] < 135
 
-    assert on_gpu(abs)(-1) == 1
-    monkeypatch.setitem(__import__("sys").modules, "spaces", Spaces)
-    assert on_gpu(abs)(-1) == ("borrowed", 1)
+
+class Borrowed:
+    """A model that notes where it was moved, and where it was when it encoded."""
+
+    def __init__(self):
+        self.device = "cpu"
+
+    def to(self, device):
+        self.device = device
+
+    def encode_sketches(self, drawing):
+        return self.device
+
+
+@pytest.fixture
+def spaces(monkeypatch):
+    """Make this a ZeroGPU Space: a GPU is there while a function runs that borrows one, and asked for in no other."""
+    import torch
+
+    class Spaces:
+        lent = False
+
+        @classmethod
+        def GPU(cls, function):
+            def borrowing(*given):
+                cls.lent = True
+                try:
+                    return function(*given)
+                finally:
+                    cls.lent = False
+
+            return borrowing
+
+    def is_available():
+        assert Spaces.lent
+        return True
+
+    monkeypatch.setitem(sys.modules, "spaces", Spaces)
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+
+
+def test_a_model_moves_to_the_gpu_that_is_borrowed(spaces):
+    assert first_device() == "cpu"
+    model = Borrowed()
+    networks = open_networks(model)
+    assert model.device == "cpu"
+    query = encode_drawing(networks, RED)
+    assert query.code == query.device == "cuda"
+
+
+def test_the_device_that_encoded_is_shown(networks):
+    query = replace(query_of(ZERO), device="cuda:0")
+    assert search(networks, gallery_of([ZERO]), (), query, 1).facts.endswith("exact · cuda:0")
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_without_the_package_spaces_a_model_stays_where_it_is_loaded(monkeypatch, there, device):
+    import torch
+
+    monkeypatch.setitem(sys.modules, "spaces", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert first_device() == device
+    assert on_gpu(None, abs) is abs

@@ -24,6 +24,12 @@ def test_strokes_that_leave_the_pad_stay_at_its_edge():
     assert picture[100, 199] < 60
 
 
+def test_any_number_is_a_place():
+    (stroke,) = strokes = read_strokes([[50, 50, 10**400, 50]])
+    assert len(stroke) == 4
+    assert np.asarray(render_strokes(strokes, size=200))[100, 199] < 60
+
+
 def test_nothing_sent_is_an_empty_drawing():
     assert read_strokes(None) == read_strokes([]) == []
 
@@ -31,12 +37,15 @@ def test_nothing_sent_is_an_empty_drawing():
 def test_a_drawing_without_end_is_cut():
     strokes = [[50, 50] * (MAX_NUMBERS // 4), [10, 10, 20, 20], [50, 50] * MAX_NUMBERS, [1, 1]]
     assert read_strokes(strokes) == strokes[:2]
+    assert sum(map(len, read_strokes([[50, 50]] * 100_000))) == 20_000
 
 
 @pytest.mark.parametrize(
     "sent",
     [
         [[1, 2, 3]],
+        [[]],
+        [{}],
         [["1", "2"]],
         ["12"],
         [[None, None]],
