@@ -131,11 +131,9 @@ class DSHModel(
 
     def sketch_outputs_of_all_lengths(self, sketches: Tensor) -> Tensor:
         """Give what :meth:`sketch_outputs` does for every length: ``(n, sum(lengths))``, see ``config.columns``."""
-        outputs = self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches / 255)))
+        outputs = self.sketch_head(self.sketch_features(sketches))
         if self.config.mirror_sketches and not self.training:  # in training, half of the sketches are mirrored anyway
-            outputs = (
-                outputs + self.sketch_head(self.sketch_trunk(self._normalise_sketches(sketches.flip(3) / 255)))
-            ) / 2
+            outputs = (outputs + self.sketch_head(self.sketch_features(sketches.flip(3)))) / 2
         return outputs
 
     def image_outputs_of_all_lengths(self, images: Tensor) -> Tensor:
@@ -159,6 +157,10 @@ class DSHModel(
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return self.tokens(images / 255)
+
+    def sketch_features(self, sketches: Tensor) -> Tensor:
+        """Give the sketch trunk's features of pixels in 0..255, shape ``(n, 3, sketch_size, sketch_size)``."""
+        return self.sketch_trunk(self._normalise_sketches(sketches / 255))
 
     def token_features(self, tokens: Tensor) -> Tensor:
         """Give the features of sketch-tokens of shape ``(n, 1, sketch_size, sketch_size)``, 0..1."""

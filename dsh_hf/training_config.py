@@ -19,6 +19,10 @@ class TrainingConfig:
         quantization_weight: gamma, how much the networks have to say in the codes.
         code_word_weight: in the network step, how much telling the code word of the right class from all others
             counts beside the regression on the codes; 0 is the paper's step.
+        classifier_weight: how much telling a sketch's class from its features counts in the network step, by a linear
+            layer that only training has: trunks learn faster from it than from codes; 0 is the paper's step.
+        head_passes: after the last round, passes of the heads alone over features of trunks that stay as they are;
+            0 is the paper's training.
         rounds: how often D, B_I and B_S are updated and the networks see every sketch once.
         batch_size: sketches in a step of the networks, over all processes; half as many images go along.
         learning_rate: the highest rate of the trunks; heads learn three times as fast.
@@ -38,6 +42,8 @@ class TrainingConfig:
     semantic_weight: float = 0.1
     quantization_weight: float = 0.1
     code_word_weight: float = 0.3
+    classifier_weight: float = 1.0
+    head_passes: int = 16
     rounds: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -58,7 +64,7 @@ class TrainingConfig:
             settings: what else to set, as for the class itself; they win over the published ones.
         """
         published: dict[str, Any] = {"mode": "paper", "semantic_weight": 0.01, "quantization_weight": 1e-5}
-        published |= {"code_word_weight": 0.0, "tokens_as_sketches": False}
+        published |= {"code_word_weight": 0.0, "classifier_weight": 0.0, "head_passes": 0, "tokens_as_sketches": False}
         return cls(**(published | settings))
 
     def __post_init__(self) -> None:
@@ -69,6 +75,7 @@ class TrainingConfig:
             raise ValueError("batch_size must be at least 4: BatchNorm needs company")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in ("semantic_weight", "quantization_weight", "code_word_weight", "weight_decay"):
+        weights = ("semantic_weight", "quantization_weight", "code_word_weight", "classifier_weight")
+        for name in (*weights, "weight_decay", "head_passes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

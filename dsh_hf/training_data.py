@@ -41,6 +41,7 @@ class PreparedPictures:
 
     Attributes:
         lines: how many rows :meth:`lines_at` knows: the sketches, then the sketch-tokens.
+        images: how many images there are.
 
     Raises:
         TrainingError: a picture cannot be used; the message names it.
@@ -58,6 +59,7 @@ class PreparedPictures:
     ) -> None:
         self._device = model.device
         self._sketches, self._images = prepare_files(model.config, sketches, images, folder)
+        self.images = len(images)
         size = model.config.sketch_size
         self._tokens = np.empty((len(images), size, size), dtype=np.uint8)
         self._features = self._draw_tokens(model, processes or Processes(model.device), keep_features)
@@ -76,8 +78,8 @@ class PreparedPictures:
         lines = distort_lines(lines, Draws(len(rows), part))
         return lines.to(self._device).contiguous(memory_format=torch.channels_last)
 
-    def distorted_outputs(self, model: DSHModel, rows: Rows, part: slice) -> Tensor:
-        """Run the image stream on distorted pictures, from pixels, or from the features where they were kept.
+    def distorted_features(self, model: DSHModel, rows: Rows, part: slice) -> tuple[Tensor, Tensor]:
+        """Run the image stream's trunks on distorted pictures; take the image's features where they were kept.
 
         Args:
             model: the model.
@@ -85,17 +87,18 @@ class PreparedPictures:
             part: those wanted of it.
 
         Returns:
-            The outputs for all code lengths, one row a picture.
+            What the head takes: the features of the sketch-tokens and of the images, one row a picture.
         """
         draws = Draws(len(rows), part)
         if self._features is None:
-            return model.image_outputs_of_all_lengths(distort_images(self._pixels(rows[part]), draws))
+            pixels = distort_images(self._pixels(rows[part]), draws)
+            return model.token_features(model.sketch_tokens(pixels)), model.image_features(pixels)
         tokens = self.lines_at(rows + len(self._sketches), part)
         features = self._features[torch.from_numpy(rows[part]), draws.coins()].to(self._device)
-        return model.image_head(model.token_features(tokens), features)
+        return model.token_features(tokens), features
 
     def plain_outputs(self, model: DSHModel, rows: Rows) -> Tensor:
-        """Run the image stream on pictures as they are, otherwise as :meth:`distorted_outputs`."""
+        """Run the image stream on pictures as they are, otherwise as :meth:`distorted_features`."""
         if self._features is None:
             return model.image_outputs_of_all_lengths(self._pixels(rows))
         tokens = torch.from_numpy(self._tokens[rows])[:, None].float().to(self._device) / 255

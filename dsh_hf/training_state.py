@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsh_hf.code_steps import CodeSteps
 from dsh_hf.files import replaced_atomically
@@ -22,17 +22,23 @@ class TrainingState:
 
     Attributes:
         model: the networks as the optimizer leaves them.
-        optimizer: the optimizer over their parameters.
+        classifier: from the features of sketches to classes; only training has it.
+        optimizer: the optimizer over the parameters of both.
         averaged: the moving average of the weights, by name; what validation and the checkpoint use.
         lengths: the codes of each length, and the networks' last outputs for them.
         history: a record for each finished round.
     """
 
     model: DSHModel
+    classifier: nn.Linear
     optimizer: torch.optim.Optimizer
     averaged: dict[str, Tensor]
     lengths: Sequence[CodeSteps]
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Give what the optimizer moves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def save(self, path: Path, identity: Mapping[str, str]) -> None:
         """Write the state, whole or not at all; ``identity`` says which settings and data it belongs to.
@@ -44,6 +50,7 @@ class TrainingState:
         from safetensors.torch import save_file
 
         tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
+        tensors |= {f"classifier.{name}": tensor for name, tensor in self.classifier.state_dict().items()}
         tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
         for index, memory in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in memory.items()}
@@ -86,6 +93,7 @@ class TrainingState:
             return {name.removeprefix(kind): tensor for name, tensor in stored.items() if name.startswith(kind)}
 
         fill(self.model, part("model."))
+        self.classifier.load_state_dict(part("classifier."))
         for name, tensor in part("averaged.").items():
             self.averaged[name].copy_(tensor)
         memory: dict[int, dict[str, Tensor]] = {}

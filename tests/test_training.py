@@ -229,7 +229,7 @@ def test_other_word_vectors_are_told_on_resume(tmp_path):
 def test_paper_settings_are_the_published_ones():
     config = TrainingConfig.paper(rounds=3)
     assert (config.mode, config.semantic_weight, config.quantization_weight) == ("paper", 0.01, 1e-5)
-    assert config.code_word_weight == 0
+    assert (config.code_word_weight, config.classifier_weight, config.head_passes) == (0, 0, 0)
     assert not config.tokens_as_sketches
     assert config.rounds == 3
 

@@ -21,7 +21,7 @@ def add_extra_sources(parser: argparse.ArgumentParser) -> None:
     more.add_argument(
         "--more-classes",
         action="store_true",
-        help="also Quick, Draw!'s other words, with the emoji and photographs of them",
+        help="also those of Quick, Draw!'s other words that there are emoji or photographs of",
     )
     more.add_argument(
         "--repeat", type=int, default=1, metavar="N", help="times that the data set's own sketches come in a round"
@@ -51,28 +51,28 @@ class Sources:
         """Add what the command names beside the data set.
 
         Raises:
-            ValueError: an option that goes with another one which is not there, or changes nothing.
+            ValueError: an option that goes with another one which is not there, or there are no images.
             OSError: a folder or file is not there.
         """
         if arguments.more_classes and not arguments.quickdraw:
             raise ValueError("--more-classes are Quick, Draw!'s: give --quickdraw DIR, too")
         if arguments.leave_out and not arguments.quickdraw:
             raise ValueError("--leave-out names Quick, Draw! drawings: give --quickdraw DIR, too")
-        if arguments.quickdraw:
-            self._add_quickdraw(arguments.quickdraw, arguments.more_classes, arguments.leave_out)
+        own = len(self.classes)
+        if arguments.more_classes:
+            self._add_words(arguments.quickdraw)
         if arguments.openmoji:
             self._add_openmoji()
         if arguments.photographs:
             self._add_photographs(arguments.photographs)
-
-    def parts(self) -> "dict[str, Dataset]":
-        """Give ``train_sketches``, ``train_images`` and, if any, ``validation_sketches``, of all classes.
-
-        Raises:
-            ValueError: there are no images.
-        """
         if not self.images:
             raise ValueError("there are no images to train on: give --openmoji, --photographs SOURCE, or a data set")
+        self._leave_unpictured(own)
+        if arguments.quickdraw:
+            self._add_quickdraw(arguments.quickdraw, arguments.leave_out)
+
+    def parts(self) -> "dict[str, Dataset]":
+        """Give ``train_sketches``, ``train_images`` and, if any, ``validation_sketches``, of all classes."""
         parts = {"train_sketches": self._joined(self.sketches), "train_images": self._joined(self.images)}
         if self.validation is not None:
             parts["validation_sketches"] = self._joined([self.validation])
@@ -92,17 +92,24 @@ class Sources:
         """Note a source for the model card."""
         self.about.append({"name": name, "terms": terms, "items": items})
 
-    def _add_quickdraw(self, folder: str, more_classes: bool, leave_out: str | None) -> None:
-        from dsh_hf.data import load_quickdraw
+    def _add_words(self, folder: str) -> None:
+        """Add the words that none of the classes is drawn by, as classes."""
         from dsh_hf.data.quickdraw import sketchy_words, word_files
 
         words = list(word_files(Path(folder)))
-        drawn_by = sketchy_words(self.classes, words)
-        if more_classes:
-            known = set(drawn_by.values())
-            drawn_by |= {word: word for word in words if word not in known}
-            self.classes += [word for word in drawn_by if word not in self.classes]
-        drawings = load_quickdraw(folder, drawn_by)
+        known = {*sketchy_words(self.classes, words).values(), *self.classes}
+        self.classes += [word for word in words if word not in known]
+
+    def _leave_unpictured(self, own: int) -> None:
+        """Leave out those of the added classes that have no images: nothing could be found by them."""
+        pictured = {data.features["label"].names[label] for data in self.images for label in set(data["label"][:])}
+        self.classes = [name for place, name in enumerate(self.classes) if place < own or name in pictured]
+
+    def _add_quickdraw(self, folder: str, leave_out: str | None) -> None:
+        from dsh_hf.data import load_quickdraw
+        from dsh_hf.data.quickdraw import sketchy_words, word_files
+
+        drawings = load_quickdraw(folder, sketchy_words(self.classes, list(word_files(Path(folder)))))
         if leave_out:
             drawings = _without(drawings, leave_out)
         self.sketches.append(drawings)

@@ -52,6 +52,8 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--semantic-weight", type=float, help="lambda; 0.1, in paper mode 0.01")
     sub.add_argument("--quantization-weight", type=float, help="gamma; 0.1, in paper mode 1e-5")
     sub.add_argument("--code-word-weight", type=float, help="of the class's word in the network step; 0.3, paper: 0")
+    sub.add_argument("--classifier-weight", type=float, help="of the sketch's class in the network step; 1, paper: 0")
+    sub.add_argument("--head-passes", type=int, help="of the last layers alone, at the end; 16, paper: 0")
     sub.add_argument("--rounds", type=int, default=20, help="code steps, each with one pass of the networks")
     sub.add_argument("--batch-size", type=int, default=64, help="sketches in a step")
     sub.add_argument("--learning-rate", type=float, default=1e-3, help="of the trunks; heads: three times")
@@ -144,8 +146,8 @@ def _sources(arguments: argparse.Namespace) -> "tuple[Sources, Split | None]":
 def _settings(arguments: argparse.Namespace) -> "TrainingConfig":
     from dsh_hf.training import TrainingConfig
 
-    weights = ("semantic_weight", "quantization_weight", "code_word_weight")
-    given = {name: value for name in weights if (value := getattr(arguments, name)) is not None}
+    own = ("semantic_weight", "quantization_weight", "code_word_weight", "classifier_weight", "head_passes")
+    given = {name: value for name in own if (value := getattr(arguments, name)) is not None}
     return (TrainingConfig.paper if arguments.mode == "paper" else TrainingConfig)(
         model=_networks(arguments),
         **given,
