@@ -54,7 +54,15 @@ class Row:
     tokens: bool = True
 
 
-_PUBLISHED = ("mode", "semantic_weight", "quantization_weight", "code_word_weight", "tokens_as_sketches")
+_PUBLISHED = (
+    "mode",
+    "semantic_weight",
+    "quantization_weight",
+    "code_word_weight",
+    "classifier_weight",
+    "head_passes",
+    "tokens_as_sketches",
+)
 ROWS = {
     "untrained": Row("ImageNet features, untrained", "untrained"),
     "triplet": Row(f"{FLOATS} floats, triplet loss", "floats"),
