@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dsh_hf import __version__
-from dsh_hf.cli import caffe, data, evaluate, gallery, train
+from dsh_hf.cli import caffe, data, encode, evaluate, export, gallery, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dsh-hf", description="Deep Sketch Hashing: find pictures by drawing.")
     parser.add_argument("--version", action="version", version=f"dsh-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, gallery, data, caffe):
+    for module in (train, evaluate, encode, gallery, data, export, caffe):
         module.add_to(commands)
     return parser

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_to(commands: Any) -> None:
     """Add the commands of this module."""
     sub = add_command(commands, index, "dsh-hf index photos --out photos.gallery")
-    sub.add_argument("source", help=f"a folder of pictures; or {SOURCES}")
+    sub.add_argument("source", help=f"a folder of pictures; or {SOURCES}; or codes that dsh-hf encode wrote")
     sub.add_argument("--out", required=True, metavar="DIR", help="the gallery")
     add_checkpoint(sub)
     sub.add_argument("--engine", default="exact", help="the search engine: exact, hnsw, faiss-ivf, ..., or a URL")
@@ -38,10 +38,14 @@ def add_to(commands: Any) -> None:
 def index(arguments: argparse.Namespace) -> None:
     """Encode pictures and save the gallery; done before, only what is new is encoded."""
     from dsh_hf import DSHModel, SketchRetriever
+    from dsh_hf.bulk.files import holds_codes
     from dsh_hf.data.sources import holds_rows, open_source
     from dsh_hf.retrieval import MANIFEST_NAME
 
     out = Path(arguments.out)
+    if holds_codes(Path(arguments.source)):
+        _index_codes(arguments, out)
+        return
     # A folder of pictures in any depth is synced; all else is a data set.
     is_folder = Path(arguments.source).is_dir() and not holds_rows(arguments.source)
     folder = Path(arguments.source).resolve() if is_folder else None
@@ -66,9 +70,40 @@ def index(arguments: argparse.Namespace) -> None:
             else SketchRetriever.from_dataset(rows, model, id_column="id", **new)
         )
         changes = {"added": len(retriever), "skipped": len(retriever.skipped)}
-    told = ", ".join(f"{count} {what}" for what, count in changes.items())
+    _tell(retriever, arguments, ", ".join(f"{count} {what}" for what, count in changes.items()))
+
+
+def _index_codes(arguments: argparse.Namespace, out: Path) -> None:
+    """Make a gallery of codes that are there: nothing is encoded."""
+    from tqdm.auto import tqdm
+
+    from dsh_hf import DSHModel, SketchRetriever
+    from dsh_hf.bulk.files import read_codes, skipped_in
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"--out {out} is not empty: codes make a gallery of their own, give another place for it")
+    if arguments.keep_outputs:
+        raise ValueError("--keep-outputs: codes have no float outputs, make the gallery of the pictures themselves")
+    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits)
+    parts = read_codes(arguments.source, bits=model.config.bits, fingerprint=model.fingerprint)
+    retriever = SketchRetriever(model, engine=arguments.engine)
+    if len(retriever):
+        raise ValueError(f"{retriever.engine} holds {len(retriever)} codes already: give a table of its own")
+    with tqdm(desc="index", unit="code") as bar:
+        for part in parts:
+            retriever.add_codes(part.codes, part.ids, part.sources)
+            bar.update(len(part.ids))
+    retriever.skipped = skipped_in(Path(arguments.source))
+    retriever.save(out)
+    _tell(retriever, arguments, f"{len(retriever)} added, {len(retriever.skipped)} skipped")
+
+
+def _tell(retriever: "SketchRetriever", arguments: argparse.Namespace, changes: str) -> None:
     there = " --engine URL" if "://" in arguments.engine else ""
-    print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}{there}")
+    print(
+        f"{len(retriever)} pictures in {Path(arguments.out)} ({changes}); "
+        f"search with: dsh-hf search SKETCH --index {Path(arguments.out)}{there}"
+    )
 
 
 def _check_same(retriever: "SketchRetriever", folder: Path | None, arguments: argparse.Namespace) -> None:
