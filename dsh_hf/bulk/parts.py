@@ -84,7 +84,7 @@ def parts_from_text(text: str) -> list[Part]:
 
 def _found(source: str) -> tuple[Kind, str, list[str]]:
     """Give the kind of a source, its root, and its files under that."""
-    from dsh_hf.data.sources import _plain_errors, holds_rows, looks_like_a_path
+    from dsh_hf.data.sources import holds_rows, looks_like_a_path, plain_errors
     from dsh_hf.gallery.folder import find_pictures
 
     path = Path(source).expanduser()
@@ -106,7 +106,7 @@ def _found(source: str) -> tuple[Kind, str, list[str]]:
     if any(letter in source for letter in "*?[") and looks_like_a_path(source):
         files = [str(Path(name).resolve()) for name in sorted(glob.glob(str(path)))]
         return _sorted_out(os.path.commonpath([str(Path(name).parent) for name in files]) if files else "", files)
-    with _plain_errors(source):
+    with plain_errors(source):
         return _sorted_out(*_known_to_datasets(source))
 
 
@@ -129,14 +129,14 @@ def _listed(address: str) -> tuple[str, list[str]]:
 
 def _known_to_datasets(source: str) -> tuple[str, list[str]]:
     """List the files of a split, of a folder laid out for ``datasets`` or of a data set on the Hub."""
-    from dsh_hf.data.sources import _builder, _chosen, _parted
+    from dsh_hf.data.sources import builder_of, chosen_split, parted
 
-    place, options = _parted(source)
+    place, options = parted(source)
     here = Path(place).expanduser()
     place = str(here.resolve()) if here.is_dir() else place
-    builder = _builder(place, options[0] if len(options) == 2 else None)
+    builder = builder_of(place, options[0] if len(options) == 2 else None)
     files = builder.config.data_files or {}
-    names = sorted(files[_chosen(place, list(files), options)]) if files else []
+    names = sorted(files[chosen_split(place, list(files), options)]) if files else []
     return str(builder.base_path), names
 
 
@@ -160,14 +160,14 @@ def _counts(kind: Kind, root: str, files: Sequence[str]) -> list[int]:
     import fsspec
     import pyarrow.parquet as pq
 
-    from dsh_hf.data.sources import _plain_errors, open_source
+    from dsh_hf.data.sources import open_source, plain_errors
 
     if kind == "rows":
         return [len(open_source(root))]
 
     def count(name: str) -> int:
         place = place_of(root, name)
-        with _plain_errors(place), fsspec.open(place) as file:
+        with plain_errors(place), fsspec.open(place) as file:
             return pq.ParquetFile(file).metadata.num_rows
 
     with ThreadPoolExecutor(_LOOKED_INTO) as pool:

@@ -29,11 +29,11 @@ def read_pictures(part: Part) -> Iterator[Candidate]:
             fault = "" if _is_text(place) else f"{place!a} is a name that is no UTF-8: give the file another one"
             yield Candidate(name, None if fault else place, Item(place), fault)
         return
-    from dsh_hf.data.sources import _plain_errors
+    from dsh_hf.data.sources import plain_errors
 
     place = place_of(part.root, part.files[0])
     read = {"parquet": _parquet_rows, "webdataset": _webdataset_rows, "rows": _other_rows}[part.kind]
-    with _plain_errors(place):
+    with plain_errors(place):
         for candidate in read(part, place):
             source = candidate.item.source
             yield candidate if source else candidate._replace(item=Item(place))
@@ -53,13 +53,13 @@ def _parquet_rows(part: Part, place: str) -> Iterator[Candidate]:
     import pyarrow.parquet as pq
     from datasets import Features
 
-    from dsh_hf.data.columns import _image_column
+    from dsh_hf.data.columns import image_column
 
     stop = part.stop or 0
     with fsspec.open(place) as file:
         parquet = pq.ParquetFile(file)
         names = parquet.schema_arrow.names
-        image = _image_column(Features.from_arrow_schema(parquet.schema_arrow), place)
+        image = image_column(Features.from_arrow_schema(parquet.schema_arrow), place)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         groups, row = _groups_with(sizes, part.start, stop)
         columns = [image, "id"] if "id" in names else [image]

@@ -7,14 +7,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from dsh_hf.bulk import PART_ROWS
 from dsh_hf.bulk.encoding import Encoded, encode_candidates
 from dsh_hf.bulk.files import as_parquet, begin, finish, part_file
 from dsh_hf.bulk.parts import Part, cut_source
 from dsh_hf.bulk.reading import read_pictures
 from dsh_hf.files import write_atomically
 from dsh_hf.modeling import DSHModel
-
-PART_ROWS = 10_000
 
 Tick = Callable[[int], object]  # told how many pictures more are done
 

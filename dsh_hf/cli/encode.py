@@ -3,10 +3,9 @@
 import argparse
 from typing import Any
 
+from dsh_hf.bulk import PART_ROWS
 from dsh_hf.cli.data_options import SOURCES
 from dsh_hf.cli.options import add_checkpoint, add_command, add_device, checked_device
-
-PART_ROWS = 10_000
 
 
 def add_to(commands: Any) -> None:

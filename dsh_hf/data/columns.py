@@ -46,7 +46,7 @@ def as_pictures(dataset: "Dataset | IterableDataset", name: str = "the data set"
     if features is None:  # a stream that does not know its columns before its first row
         dataset = dataset._resolve_features()
         features = dataset.features
-    image, label = _image_column(features, name), _label_column(features, name)
+    image, label = image_column(features, name), _label_column(features, name)
     if isinstance(dataset, Dataset):
         return _as_table(dataset, image, label, name)
     return _as_stream(dataset, image, label, name)
@@ -82,7 +82,16 @@ def renumbered(dataset: "Dataset", names: Sequence[str]) -> "Dataset":
     return Dataset(every.data, every.info, every.split, dataset._indices, every._fingerprint)
 
 
-def _image_column(features: Mapping[str, Any], name: str) -> str:
+def image_column(features: Mapping[str, Any], name: str) -> str:
+    """Find the one column of pictures, or of several the one called ``image``.
+
+    Args:
+        features: of a data set.
+        name: what messages call it.
+
+    Raises:
+        ValueError: there is no column of pictures, or there are several and none is called ``image``.
+    """
     from datasets import Image
 
     found = [column for column, feature in features.items() if isinstance(feature, Image)]

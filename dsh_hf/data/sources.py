@@ -47,8 +47,8 @@ def open_source(source: str, *, streaming: bool = False) -> "Dataset | IterableD
         FileNotFoundError: there is no such file, folder or data set.
         ValueError: it is of no kind known, it has several splits and none was named, or no pictures.
     """
-    with _plain_errors(source):
-        place, options = _parted(source)
+    with plain_errors(source):
+        place, options = parted(source)
         path = Path(place).expanduser()
         if path.is_dir():
             return _from_folder(path, options, streaming)
@@ -113,8 +113,12 @@ def looks_like_a_path(source: str) -> bool:
     return Path(source.partition("/")[0]).is_dir()  # data/sketchez, where there is a folder data
 
 
-def _parted(source: str) -> tuple[str, list[str]]:
-    """Part a source from the configuration and the split that follow it; what exists is taken as it is."""
+def parted(source: str) -> tuple[str, list[str]]:
+    """Part a source from the configuration and the split that follow it; what exists is taken as it is.
+
+    Returns:
+        The place, and of ``place:split`` one word, of ``place:configuration:split`` two.
+    """
     place, *options = source.split(":")
     if Path(source).expanduser().exists() or not options or len(options) > 2:
         return source, []
@@ -131,7 +135,7 @@ def _from_folder(folder: Path, options: list[str], streaming: bool) -> "Dataset 
     if _is_saved(folder):
         saved = load_from_disk(folder)
         if isinstance(saved, DatasetDict):
-            saved = saved[_chosen(str(folder), list(saved), options)]
+            saved = saved[chosen_split(str(folder), list(saved), options)]
         return _streamed(as_pictures(saved, folder.name), streaming)
     parquet = any(path for depth in ("*.parquet", "*/*.parquet") for path in folder.glob(depth))
     if parquet or any(_is_webdataset(path) for path in sorted(folder.glob("*.tar"))[:1]):
@@ -176,9 +180,9 @@ def _from_files(paths: list[Path], source: str, streaming: bool) -> "Dataset | I
 
 def _from_builder(place: str, options: list[str], streaming: bool) -> "Dataset | IterableDataset":
     """Open what ``datasets`` knows by its name or folder: data on the Hub, or files laid out as there."""
-    builder = _builder(place, options[0] if len(options) == 2 else None)
+    builder = builder_of(place, options[0] if len(options) == 2 else None)
     splits = list(builder.config.data_files or builder.info.splits or ())
-    split = _chosen(place, splits, options)
+    split = chosen_split(place, splits, options)
     name = PurePosixPath(place).name + (f"/{split}" if len(splits) > 1 else "")
     if streaming:
         return as_pictures(builder.as_streaming_dataset(split), name)
@@ -186,7 +190,16 @@ def _from_builder(place: str, options: list[str], streaming: bool) -> "Dataset |
     return as_pictures(builder.as_dataset(split), name)
 
 
-def _builder(place: str, config: str | None) -> "DatasetBuilder":
+def builder_of(place: str, config: str | None) -> "DatasetBuilder":
+    """Give what ``datasets`` builds a data set with, which knows its files and splits.
+
+    Args:
+        place: a folder of parquet or WebDataset files, or the id of a data set on the Hub.
+        config: the name of a configuration; needed where there are several.
+
+    Raises:
+        ValueError: there is no such configuration, or there are several and none was named.
+    """
     from datasets import get_dataset_config_names, load_dataset_builder
 
     try:
@@ -222,7 +235,17 @@ def _ask_the_hub(place: str) -> None:
             raise FileNotFoundError(f"{place}: no such file or folder here, and the Hub was not reached") from error
 
 
-def _chosen(place: str, splits: list[str], options: list[str]) -> str:
+def chosen_split(place: str, splits: list[str], options: list[str]) -> str:
+    """Give the split that is meant: the one that was named, or else the only one.
+
+    Args:
+        place: what messages call the source.
+        splits: all that it has.
+        options: what followed the source, see :func:`parted`; the split is the last.
+
+    Raises:
+        ValueError: there is no such split, or there are several and none was named.
+    """
     if options and options[-1] in splits:
         return options[-1]
     if options:
@@ -267,8 +290,16 @@ def _is_webdataset(path: Path) -> bool:
 
 
 @contextmanager
-def _plain_errors(source: str) -> Iterator[None]:
-    """Turn what ``datasets`` raises into a ``ValueError`` or ``OSError`` that names the source and the cause."""
+def plain_errors(source: str) -> Iterator[None]:
+    """Turn what ``datasets`` and pyarrow raise into an error of one line that names the source and the cause.
+
+    Args:
+        source: what messages call it.
+
+    Raises:
+        FileNotFoundError: there is no such source, or the Hub was not reached.
+        ValueError: it cannot be read.
+    """
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from pyarrow import ArrowException
 
