@@ -62,7 +62,8 @@ def export_onnx(model: DSHModel, out: str | Path) -> list[Export]:
         out: a folder, made where missing.
 
     Raises:
-        ExportError: an exported file's codes differ from the model's; that file is not kept.
+        ExportError: the model is elsewhere or cast, its networks cannot be written as ONNX, or an exported file's codes
+            differ from the model's; that file is not kept.
         ImportError: ONNX or ONNX Runtime is not installed.
     """
     try:
@@ -72,6 +73,8 @@ def export_onnx(model: DSHModel, out: str | Path) -> list[Export]:
     except ImportError as error:
         raise ImportError(_MISSING) from error
 
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        raise ExportError(f"the model is {model.dtype} on {model.device}: export it in float32 on the CPU")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file: give a folder for the ONNX files")
@@ -100,15 +103,19 @@ def _export(model: DSHModel, sketches: bool, path: Path) -> Export:
     config = model.config
     size = config.sketch_size if sketches else config.image_size
     checked = _check_pixels(size, sketches)
-    # The batch is told apart from a constant by being neither 0 nor 1.
-    program = torch.onnx.export(
-        _Encoder(model, sketches).eval(),
-        (torch.from_numpy(checked[:2]),),
-        input_names=["pixels"],
-        output_names=["outputs"],
-        dynamic_shapes=({0: "n"},),
-        verbose=False,
-    )
+    try:
+        # The batch is told apart from a constant by being neither 0 nor 1.
+        program = torch.onnx.export(
+            _Encoder(model, sketches).eval(),
+            (torch.from_numpy(checked[:2]),),
+            input_names=["pixels"],
+            output_names=["outputs"],
+            dynamic_shapes=({0: "n"},),
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        backbone = config.sketch_backbone if sketches else config.image_backbone
+        raise ExportError(f"PyTorch cannot write {path.name}, with the backbone {backbone}, as ONNX") from error
     assert program is not None
     proto = program.model_proto
     about = {"bits": config.bits, "fingerprint": model.fingerprint, "size": size}
