@@ -1,7 +1,6 @@
 """Parts encoded by the workers of a Ray cluster, an actor for each GPU or core, by Ray Data."""
 
 import logging
-import pickle
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from dsh_hf.bulk.encoding import encode_candidates
 from dsh_hf.bulk.files import as_parquet
-from dsh_hf.bulk.parts import Part
+from dsh_hf.bulk.parts import Part, parts_from_text, parts_to_text
 from dsh_hf.bulk.reading import read_pictures
 from dsh_hf.modeling import DSHModel
 
@@ -40,7 +39,7 @@ class Encoder:
 
     def __call__(self, rows: dict[str, Column]) -> dict[str, Any]:
         """Encode the one part in ``rows``; a file that cannot be read is told, since Ray would hide what is raised."""
-        part: Part = pickle.loads(rows["part"][0])
+        (part,) = parts_from_text(str(rows["part"][0]))
         counts = []
 
         def counted() -> Iterator[Any]:
@@ -99,7 +98,7 @@ def encode_parts(
     if not workers:
         raise ValueError(f"the Ray cluster at {address} has no {kind}s")
     sent = ray.put(model)  # held until all is done: an actor that starts anew asks for it again
-    rows = [{"number": number, "part": pickle.dumps(part)} for number, part in parts.items()]
+    rows = [{"number": number, "part": parts_to_text([part])} for number, part in parts.items()]
     encoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Encoder,
         batch_size=1,
