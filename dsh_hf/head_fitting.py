@@ -17,7 +17,8 @@ from dsh_hf.training_data import PreparedPictures, Rows
 
 _VIEWS = 4  # distortions of a picture whose features are kept
 _ROOM = 400_000_000  # bytes for features; where there are more, a random part of the pictures is seen
-_BATCH = 256
+_BATCH = 64  # pictures at once in the trunks
+_HEAD_BATCH = 256
 _RATE = 2e-3
 _WEIGHT_DECAY = 0.02
 
@@ -49,21 +50,24 @@ def _loss_of(loss: Loss, view: str, rows: Rows, outputs: Tensor, picked: Rows) -
 
 def _features(model: DSHModel, pictures: PreparedPictures, view: str) -> tuple[Rows, tuple[Tensor, ...]]:
     """Compute what a head takes, for distorted pictures in random order; give their rows, too."""
-    count = pictures.lines if view == "sketch" else pictures.images
-    width = model.sketch_trunk.features + (model.image_trunk.features if view == "image" else 0)
-    rows = np.concatenate([torch.randperm(count).numpy() for _ in range(_VIEWS)])[: max(1, _ROOM // (4 * width))]
-    found: list[tuple[Tensor, ...]] = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(rows), 64), desc=f"{view} features", unit="batch"):
-            part = rows[start : start + 64]
+    count, widths = pictures.lines, [model.sketch_trunk.features]
+    if view == "image":
+        count, widths = pictures.images, [model.token_trunk.features, model.image_trunk.features]
+    room = max(1, _ROOM // (4 * sum(widths)))
+    rows = np.concatenate([torch.randperm(count).numpy() for _ in range(_VIEWS)])[:room]
+    features = tuple(torch.empty(len(rows), width, device=model.device) for width in widths)
+    with torch.no_grad():
+        for start in tqdm(range(0, len(rows), _BATCH), desc=f"{view} features", unit="batch"):
+            part = rows[start : start + _BATCH]
             everything = slice(0, len(part))
             if view == "sketch":
                 lines = 255 * pictures.lines_at(part, everything).expand(-1, 3, -1, -1)
-                found.append((model.sketch_features(lines),))
+                given: tuple[Tensor, ...] = (model.sketch_features(lines),)
             else:
-                found.append(pictures.distorted_features(model, part, everything))
-        joined = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
-    return rows, tuple(part.float().clone() for part in joined)  # clone: an inference tensor cannot train
+                given = pictures.distorted_features(model, part, everything)
+            for kept, of_part in zip(features, given, strict=True):
+                kept[start : start + len(part)] = of_part
+    return rows, features
 
 
 def _fit(
@@ -75,7 +79,7 @@ def _fit(
 ) -> None:
     """Minimise the loss over the parameters of a head; the rate goes up, then down to nothing."""
     count = len(features[0])
-    batches = max(1, count // _BATCH)
+    batches = max(1, count // _HEAD_BATCH)
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=passes * batches)
     for _ in tqdm(range(passes), desc=f"fit {view} head", unit="pass"):
