@@ -1,5 +1,8 @@
 """Ink on paper: finding the drawing in a scan, a screenshot or a photograph of a page."""
 
+from collections.abc import Sequence
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -19,7 +22,7 @@ def find_ink(sheet: Image.Image) -> NDArray[np.float32]:
     A frame, a margin or the desk around the page is left out; a small drawing on a large sheet is looked at closely.
 
     Args:
-        sheet: an RGB picture of a drawing.
+        sheet: a picture of a drawing, RGB or grey.
 
     Returns:
         float32 of shape ``(h, w)`` with the longer side at most 512 pixels: 0 is paper, 1 is ink.
@@ -39,22 +42,31 @@ def find_ink(sheet: Image.Image) -> NDArray[np.float32]:
 def _ink_on(sheet: Image.Image) -> tuple[NDArray[np.float32], bool]:
     """Find the ink on a sheet of nothing but paper and ink; say whether the paper's colour is even."""
     sheet = _reduce(sheet, _WORKING_SIZE)
-    pixels = np.asarray(sheet, dtype=np.float32)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    paper = np.median(border, axis=0)
-    even = bool(np.mean(np.abs(border - paper).max(axis=1) > 8) < 0.25)
+    bands = _bands(sheet)  # one by one: in the last axis of one array, colours take five times as long
+    borders = [np.concatenate([band[0], band[-1], band[:, 0], band[:, -1]]) for band in bands]
+    paper = [np.median(border) for border in borders]
+    even = bool(np.mean(_farthest(borders, paper) > 8) < 0.25)
     if even:  # a drawing made or cleaned by a computer
-        ink = np.abs(pixels - paper).max(axis=2)
+        ink = _farthest(bands, paper)
         floor = float(_MIN_CONTRAST)
     else:  # a scan or a photograph: the paper's shade changes from place to place
-        smooth = np.asarray(sheet.filter(ImageFilter.MedianFilter(3)), dtype=np.float32)
-        ink = np.clip(_local_paper(smooth) - smooth, 0, None).max(axis=2)
+        smooth = _bands(sheet.filter(ImageFilter.MedianFilter(3)))
+        ink = reduce(np.maximum, (np.clip(_local_paper(band) - band, 0, None) for band in smooth))
         floor = max(_MIN_CONTRAST, 8 * float(np.median(ink)))
     strong = ink[ink > floor]
     if strong.size == 0:
         return np.zeros(ink.shape, dtype=np.float32), even
     ceiling = max(2 * floor, float(np.percentile(strong, 80)))
     return np.clip((ink - floor / 2) / (0.8 * ceiling - floor / 2), 0, 1).astype(np.float32), even
+
+
+def _bands(picture: Image.Image) -> list[NDArray[np.float32]]:
+    return [np.asarray(band, dtype=np.float32) for band in picture.split()]
+
+
+def _farthest(bands: Sequence[NDArray[np.float32]], colour: Sequence[np.float32]) -> NDArray[np.float32]:
+    """Measure how far pixels are from a colour, in the band where that is most."""
+    return reduce(np.maximum, (np.abs(band - value) for band, value in zip(bands, colour, strict=True)))
 
 
 def _look_closer(sheet: Image.Image, ink: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,7 +97,7 @@ def _may_be_framed(ink: NDArray[np.float32]) -> bool:
 
 def _page_of(sheet: Image.Image, even: bool) -> Image.Image | None:
     """Cut out the page: a region of one shade with straight sides, and a frame, a margin or a desk around it."""
-    small = _reduce(sheet, _PAGE_SIZE)
+    small = _reduce(sheet, _PAGE_SIZE).convert("RGB")
     if np.median(_changes(small)) > 6:  # noise
         small = small.filter(ImageFilter.MedianFilter(5))
     changes = _changes(small)
@@ -145,7 +157,7 @@ def _cut(sheet: Image.Image, small: NDArray[np.float32], region: NDArray[np.bool
     first, last = region.argmax(axis=1)[:, None], width - 1 - region[:, ::-1].argmax(axis=1)[:, None]
     nearest = np.clip(np.arange(width), first, last)
     paint = Image.fromarray(np.take_along_axis(small, nearest[..., None], axis=1).astype(np.uint8))
-    page = Image.composite(paint.resize(sheet.size), sheet, corners)
+    page = Image.composite(paint.resize(sheet.size), sheet.convert("RGB"), corners)
     top, left, bottom, right = box
     inset = [at + 2 if at > 0 else 0 for at in (left, top)]  # 2: the edge is a little blurred
     inset += [at - 2 if at < end else end for at, end in ((right, width), (bottom, height))]
@@ -190,18 +202,14 @@ def box_of(mask: NDArray[np.bool_]) -> Box:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _local_paper(pixels: NDArray[np.float32], tile: int = 16) -> NDArray[np.float32]:
-    """Estimate the shade of the paper behind each pixel: a high percentile of tiles, smoothed."""
-    height, width, channels = pixels.shape
-    rows, columns = max(1, height // tile), max(1, width // tile)
-    cut = pixels[: rows * tile, : columns * tile] if height >= tile and width >= tile else pixels
-    if cut is pixels:
-        tiles = np.percentile(pixels.reshape(-1, channels), 75, axis=0).reshape(1, 1, channels)
-    else:
-        blocks = cut.reshape(rows, tile, columns, tile, channels)
+def _local_paper(band: NDArray[np.float32], tile: int = 16) -> NDArray[np.float32]:
+    """Estimate the shade of the paper behind each pixel of one band: a high percentile of tiles, smoothed."""
+    height, width = band.shape
+    rows, columns = height // tile, width // tile
+    if rows and columns:
+        blocks = band[: rows * tile, : columns * tile].reshape(rows, tile, columns, tile)
         tiles = np.percentile(blocks, 75, axis=(1, 3))
-    planes = []
-    for channel in range(channels):
-        plane = Image.fromarray(tiles[..., channel].astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
-        planes.append(np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32))
-    return np.stack(planes, axis=2)
+    else:
+        tiles = np.percentile(band, 75, keepdims=True)
+    plane = Image.fromarray(tiles.astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
+    return np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageFilter, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from dsh_hf.ink import MIN_INK, SOLID, box_of, find_ink
 
@@ -134,7 +134,7 @@ def prepare_sketch(picture: Picture, size: int) -> NDArray[np.uint8]:
         EmptySketchError: there is no ink.
     """
     opened = open_picture(picture)
-    ink = find_ink(_flatten(opened, _paper_behind(opened)))
+    ink = find_ink(opened.convert("L") if _is_grey(opened) else _flatten(opened, _paper_behind(opened)))
     if (ink > SOLID).sum() < MIN_INK:
         name = _name_of(picture, "the sketch")
         raise EmptySketchError(f"{name} is empty: no ink was found on it; draw something first")
@@ -220,6 +220,14 @@ def to_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
 
 
+def _is_grey(picture: Image.Image) -> bool:
+    """Tell by its mode and palette whether a picture has nothing but opaque greys of eight bits, as most drawings."""
+    if picture.mode == "P" and not _has_alpha(picture):
+        palette = picture.getpalette() or []
+        return palette[0::3] == palette[1::3] == palette[2::3]
+    return picture.mode in ("1", "L") and not _has_alpha(picture)
+
+
 def _flatten(picture: Image.Image, paper: Colour) -> Image.Image:
     """Convert to RGB, transparent parts filled with a colour."""
     if not _has_alpha(picture):
@@ -250,13 +258,26 @@ def _paper_behind(picture: Image.Image) -> Colour:
 def _thicken(drawing: Image.Image, ink: NDArray[np.float32], least: float) -> Image.Image:
     """Widen thin lines to ``least`` pixels, so that they survive the reduction to the canvas."""
     solid = ink > 0.5
-    edges = (solid[1:] != solid[:-1]).sum() + (solid[:, 1:] != solid[:, :-1]).sum()
-    line_width = 2 * solid.sum() / max(1, edges) * 1.2  # 1.2: stairs make slanted outlines longer than they are
+    edges = np.count_nonzero(solid[1:] != solid[:-1]) + np.count_nonzero(solid[:, 1:] != solid[:, :-1])
+    line_width = (
+        2 * np.count_nonzero(solid) / max(1, edges) * 1.2
+    )  # 1.2: stairs make slanted outlines longer than they are
     missing = round((least - line_width) / 2)
     if missing < 1:
         return drawing
-    padded = ImageOps.expand(drawing, border=missing, fill=0)
-    return padded.filter(ImageFilter.MaxFilter(2 * missing + 1))
+    padded = np.pad(np.asarray(drawing), missing)
+    for _ in range(2):  # the rows, then the columns: that is a square, too, and quicker
+        padded = _spread(padded, missing).T
+    return Image.fromarray(padded)
+
+
+def _spread(pixels: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
+    """Give each pixel the greatest value of its column that is so many steps away at most."""
+    spread = pixels.copy()
+    for step in range(1, steps + 1):
+        np.maximum(spread[step:], pixels[:-step], out=spread[step:])
+        np.maximum(spread[:-step], pixels[step:], out=spread[:-step])
+    return spread
 
 
 # Pillow must report truncated files, not fill them with grey.

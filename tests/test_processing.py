@@ -303,6 +303,36 @@ def test_the_given_picture_is_left_as_it_was():
     assert picture.tobytes() == before
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+@pytest.mark.parametrize("side", [90, 256, 700])
+def test_greys_are_read_as_their_colours_would_be(mode, side):
+    drawing = draw("house", side=side, width=max(2, side / 50)).convert("L").convert(mode)
+    np.testing.assert_array_equal(prepare_sketch(drawing, 112), prepare_sketch(drawing.convert("RGB"), 112))
+
+
+def test_greys_of_an_uneven_or_framed_page_are_read_as_their_colours_would_be():
+    for page in (open_picture(photographed("house", size=(600, 450))), on_a_desk("house", left=60, top=50, right=40)):
+        grey = page.convert("L")
+        np.testing.assert_array_equal(prepare_sketch(grey, 112), prepare_sketch(grey.convert("RGB"), 112))
+
+
+def test_a_palette_of_colours_is_not_taken_for_greys():
+    drawing = draw("house", ink=(200, 30, 30), paper=(190, 200, 255))
+    paletted = drawing.quantize(200, dither=Image.Dither.NONE)
+    np.testing.assert_array_equal(prepare_sketch(paletted, 112), prepare_sketch(paletted.convert("RGB"), 112))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_lines_are_thickened_as_pillow_would(steps):
+    ink = np.zeros((40, 30), np.float32)
+    ink[5:35, 12] = ink[20, 3:25] = 1
+    ink[8, 4] = 0.7
+    drawing = Image.fromarray((ink * 255).astype(np.uint8))
+    thick = processing._thicken(drawing, ink, 1.2 + 2 * steps)
+    expected = ImageOps.expand(drawing, border=steps, fill=0).filter(ImageFilter.MaxFilter(2 * steps + 1))
+    np.testing.assert_array_equal(np.asarray(thick), np.asarray(expected))
+
+
 def test_ink_is_found_where_the_lines_are():
     ink = find_ink(draw())
     lines = np.asarray(draw().convert("L")) == 0
