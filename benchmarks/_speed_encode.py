@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from benchmarks._speed_measure import Taken, interleaved
 from dsh_hf import DSHModel
-from dsh_hf.folding import folded
 from dsh_hf.processing import prepare_image, prepared_batches
 
 BATCHES = (8, 16, 32, 64)  # of which the networks alone get the best
@@ -95,10 +94,9 @@ def _drain(paths: Sequence[str], prepare: Callable[[Any], Any]) -> None:
 def _networks_alone(model: DSHModel, kind: str, runs: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Give each engine's best batch size and its pictures a second, the batch sizes of all engines interleaved."""
     device = model.device
-    engines, remarks = {"float32": (_folded_outputs(model, kind), torch.float32)}, []
-    engines["float32, not folded"] = _outputs(model, kind), torch.float32
+    engines, remarks = {"float32": (_outputs(model, kind), torch.float32)}, []
     if device.type == "cuda" or has_bfloat16():
-        engines["bfloat16"] = _folded_outputs(_in_bfloat16(model), kind), torch.bfloat16
+        engines["bfloat16"] = _outputs(_in_bfloat16(model), kind), torch.bfloat16
     else:
         remarks.append("bfloat16 is left out: this processor does not have it")
     for name, make in (("torch.compile, frozen", _compiled), ("ONNX Runtime", _onnx)):
@@ -121,17 +119,13 @@ def _networks_alone(model: DSHModel, kind: str, runs: int) -> tuple[list[dict[st
 
 def alone(model: DSHModel, kind: str, batch: int) -> Callable[[int], None]:
     """Give what runs the networks on so many pictures, whose tensors are ready."""
-    pixels, network = _pixels(model, kind, batch).to(model.dtype), _folded_outputs(model, kind)
+    pixels, network = _pixels(model, kind, batch).to(model.dtype), _outputs(model, kind)
 
     def run(count: int) -> None:
         for first in range(0, count, batch):
             _forward(network, pixels[: count - first])
 
     return run
-
-
-def _folded_outputs(model: DSHModel, kind: str) -> Network:
-    return _outputs(folded(model), kind)  # as many pictures are encoded
 
 
 def _in_bfloat16(model: DSHModel) -> DSHModel:

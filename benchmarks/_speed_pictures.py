@@ -20,7 +20,7 @@ def make_pictures(folder: Path, count: int, pictures: str | None, sketches: str 
 
     Args:
         folder: where the files go.
-        count: paths of each kind and size; large files are repeated.
+        count: paths of 256 pixels of each kind; half as many large ones, where files are repeated.
         pictures: folder of real pictures; by default blurred noise.
         sketches: folder of real sketches; by default random strokes.
     """
@@ -35,7 +35,7 @@ def make_pictures(folder: Path, count: int, pictures: str | None, sketches: str 
             _written(folder / f"{kind}_{number}_large.jpg", partial(_large, make, kind))
             for number, make in enumerate(makers[:MOST_LARGE])
         ]
-        files[f"{kind} 12M"] = [large[number % len(large)] for number in range(count)]
+        files[f"{kind} 12M"] = [large[number % len(large)] for number in range((count + 1) // 2)]
     return files
 
 

@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where networks compute, in encode and rivals; by default %(default)s")
     add("--runs", type=int, default=5, help="of each thing, in turns, after one for warmth; by default %(default)s")
     add("--count", type=int, default=256, help="pictures of a run; by default %(default)s")
-    add("--rival-count", type=int, default=64, help="pictures of a run beside other encoders; by default %(default)s")
+    add("--rival-count", type=int, default=128, help="pictures of a run beside other encoders; by default %(default)s")
     add("--items", type=int, default=1_000_000, help="to search in rivals and answer; by default %(default)s")
     add("--most", type=int, default=growth.PICTURES[-1], help="pictures in growth and memory; by default %(default)s")
     add("--most-items", type=int, default=growth.ITEMS[-1], help="items in growth; by default %(default)s")

@@ -155,7 +155,9 @@ class DSHModel(
         """
         size = (self.config.sketch_size, self.config.sketch_size)
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+            whole = images.float()  # processors reduce pictures in float32 only
+            whole = F.interpolate(whole, size=size, mode="bilinear", antialias=True, align_corners=False)
+            images = whole.to(images.dtype)
         return self.tokens(images / 255)
 
     def sketch_features(self, sketches: Tensor) -> Tensor:
