@@ -159,6 +159,7 @@ def _onnx(model: DSHModel, kind: str) -> Network:
     if model.device.type != "cpu":
         raise ValueError("it is measured on processors alone")
     import onnxruntime
+
     from dsh_hf.export import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
