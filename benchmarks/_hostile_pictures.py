@@ -184,7 +184,7 @@ def _array(dice: random.Random, number: int) -> HostilePicture:
         grey[:, :0],
         grey[None, None],
     ]
-    refused += [grey.astype("datetime64[s]"), colours.transpose(2, 0, 1), colours[..., :2], np.uint8(3).reshape(())]
+    refused += [grey.astype("datetime64[s]"), colours.transpose(2, 0, 1), colours[..., :2]]
     refused += [np.ma.masked_array(floats, np.isnan(nan)) * np.nan]
     right = [grey[::-1][::-1], np.asfortranarray(colours), floats.astype(">f4"), floats.astype(np.float16)]
     right += [colours[..., ::-1], np.ma.masked_array(grey), np.repeat(grey[..., None], 4, 2) | np.uint8([0, 0, 0, 255])]

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for prepare in (prepare_image, prepare_sketch):
                 count(picture, prepare.__name__, lambda p=picture, f=prepare: try_picture(p, f, Path(folder)))  # type: ignore[misc]
         model = DSHModel.from_pretrained(arguments.checkpoint)
-        for picture in pictures[:: max(1, len(pictures) // max(1, arguments.encode))][: arguments.encode]:
+        files = [picture for picture in pictures if isinstance(picture.content, bytes)]
+        for picture in files[:: max(1, len(files) // max(1, arguments.encode))][: arguments.encode]:
             for encode in (model.encode_images, model.encode_sketches):
                 count(picture, encode.__name__, lambda p=picture, f=encode: try_code(p, f, Path(folder)))  # type: ignore[misc]
     print(table(counts))

@@ -72,7 +72,7 @@ class TrainingState:
 
         try:
             with safe_open(path, framework="pt") as file:
-                about = file.metadata()
+                about = file.metadata() or {}
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise TrainingError(f"{path} is damaged ({error}): delete it to start afresh") from error

@@ -1,7 +1,6 @@
 """Drawings of Google's Quick, Draw! (CC BY 4.0): strokes from ndjson files, rendered as sketches."""
 
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from dsh_hf.data.spelling import spelling
+from dsh_hf.files import parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -160,7 +160,7 @@ def _stamp(place: str) -> str:
 
 def _rows(labels: list[int], words: list[str], files: list[str], stamps: list[str]) -> Iterator[dict[str, Any]]:
     for label, word, file in zip(labels, words, files, strict=True):
-        for key, png in _drawings(Path(file)):
+        for key, png in drawings_in(Path(file)):
             yield {"image": {"bytes": png, "path": None}, "label": label, "id": f"{word}/{key}"}
 
 
@@ -178,15 +178,19 @@ def word_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _drawings(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Give the key and the PNG of each drawing in a file."""
+def drawings_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the key and the PNG of each drawing in a file.
+
+    Raises:
+        ValueError: a line is no drawing; the message names file and line.
+    """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                drawing = json.loads(line)
+                drawing = parse_json(line)
                 picture = render_strokes(drawing["drawing"])
                 key = drawing["key_id"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise ValueError(f"{path}, line {number}: not a Quick, Draw! drawing: {error!r}") from error
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from dsh_hf.files import replaced_atomically, write_atomically
+from dsh_hf.files import parse_json, replaced_atomically, write_atomically
 from dsh_hf.gallery.items import Item, Items, RetrieverError, metadata_text
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _from_column(column: "Array") -> list[Any]:
 
 def _parse_object(text: bytes, file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise RetrieverError(f"{file} is damaged ({error}): {_WAY_OUT}") from error
     if not isinstance(content, dict):
