@@ -22,6 +22,7 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--engine", default="exact", help="the search engine: exact, hnsw, faiss-ivf, ..., or a URL")
     sub.add_argument("--keep-outputs", action="store_true", help="keep float outputs, for search --rerank")
     add_device(sub)
+    sub.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
     sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery --where label=cat")
     sub.add_argument("sketch", help="a picture of a drawing; with --image, any picture")
@@ -66,6 +67,10 @@ def index(arguments: argparse.Namespace) -> None:
             else SketchRetriever.from_dataset(rows, model, id_column="id", **new)
         )
         changes = {"added": len(retriever), "skipped": len(retriever.skipped)}
+    if arguments.json:
+        about = {"pictures": len(retriever), "added": 0, "removed": 0, **changes, "faults": retriever.skipped}
+        print(json.dumps(about, ensure_ascii=False))
+        return
     told = ", ".join(f"{count} {what}" for what, count in changes.items())
     there = " --engine URL" if "://" in arguments.engine else ""
     print(f"{len(retriever)} pictures in {out} ({told}); search with: dsh-hf search SKETCH --index {out}{there}")
