@@ -49,9 +49,12 @@ def draw_pictures(folder: Path, each: int = 8) -> None:
 
 def train(pictures: Path) -> Work:
     """Train four rounds; a step is a round."""
+    import torch.utils.tensorboard  # noqa: F401 (each run would load it for itself)
+
     from dsh_hf.data import load_folders
     from dsh_hf.training import Trainer, TrainingConfig
 
+    _model(0)
     data = load_folders(sketches=pictures / "sketches", images=pictures / "images")
     parts = {"train_sketches": data["sketches"], "train_images": data["images"]}
     settings: dict[str, Any] = {"rounds": 4, "batch_size": 8, "imagenet_weights": False}

@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_atheris(targets, arguments.minutes, Path(arguments.out))
     engines = [arguments.engine] if arguments.engine else list(_ENGINES)
+    if "hypothesis" in engines:
+        import hypothesis  # noqa: F401 (here once, not by each child)
     counts = {target.name: Counts() for target in targets}
     for target in targets:  # what reading loads is loaded once, not by each child
         with tempfile.TemporaryDirectory() as folder:
