@@ -187,7 +187,11 @@ def _array(dice: random.Random, number: int) -> HostilePicture:
     refused += [grey.astype("datetime64[s]"), colours.transpose(2, 0, 1), colours[..., :2]]
     refused += [np.ma.masked_array(floats, np.isnan(nan)) * np.nan]
     right = [grey[::-1][::-1], np.asfortranarray(colours), floats.astype(">f4"), floats.astype(np.float16)]
-    right += [colours[..., ::-1], np.ma.masked_array(grey), np.repeat(grey[..., None], 4, 2) | np.uint8([0, 0, 0, 255])]
+    right += [
+        colours[..., ::-1],
+        np.ma.masked_array(grey),
+        np.repeat(grey[..., None], 4, 2) | np.array([0, 0, 0, 255], np.uint8),
+    ]
     right += [np.broadcast_to(grey[..., None], (*grey.shape, 3)), grey > 128, grey[..., None]]
     if dice.random() < 0.5:
         return HostilePicture("arrays", f"array-{number}", dice.choice(refused), REFUSED)

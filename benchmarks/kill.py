@@ -173,7 +173,7 @@ def _train(place: Path, times: int, dice: random.Random) -> Result:
 
 
 def _index(place: Path, times: int, dice: random.Random) -> Result:
-    work.draw_pictures(place / "pictures", each=16)
+    work.draw_pictures(place / "pictures", each=40)
     job = work.index(place / "pictures")
     return _run_to_the_end(job, times, dice, place, _GalleryCheck(place / "checkpoint"))
 

@@ -1,6 +1,7 @@
 """Drawings of Google's Quick, Draw! (CC BY 4.0): strokes from ndjson files, rendered as sketches."""
 
 import io
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,12 +65,14 @@ def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256
         An antialiased greyscale picture (mode ``L``).
 
     Raises:
-        ValueError: no points, or x and y of different lengths.
+        ValueError: no points, x and y of different lengths, or numbers that are not finite.
     """
     lines = [list(zip(xs, ys, strict=True)) for xs, ys, *_ in strokes]
     points = [point for line in lines for point in line]
     if not points:
         raise ValueError("the drawing has no points")
+    if not math.isfinite(sum(x + y for x, y in points)):  # JSON's NaN, Infinity and 1e999
+        raise ValueError("a point of the drawing has no place")
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     top, bottom = min(y for _, y in points), max(y for _, y in points)
 
