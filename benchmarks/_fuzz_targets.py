@@ -162,7 +162,7 @@ def _indexes(engine: str) -> Callable[[], list[bytes]]:
         for ids in (None, [f"{n}.png" for n in range(40)], list(range(5, 45))):
             index = open_index(engine, bits=BITS, fingerprint=_FINGERPRINT)
             index.add(np.random.default_rng(0).integers(0, 256, (40, BITS // 8), dtype=np.uint8), ids)
-            index.remove([3 if ids is None else ids[3]])
+            index.remove(index.search(np.zeros(BITS // 8, np.uint8), k=1)[1])
             made.append(_made(index.save))
         return made
 

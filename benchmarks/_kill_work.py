@@ -23,8 +23,8 @@ def _model(seed: int) -> DSHModel:
 
 
 def _networks() -> DSHConfig:
-    small = {"image_size": 32, "sketch_size": 32, "sketch_hidden": [16], "fusion_hidden": [16]}
-    backbones = {"image_backbone": "test_efficientnet", "sketch_backbone": "test_efficientnet"}
+    small: dict[str, Any] = {"image_size": 32, "sketch_size": 32, "sketch_hidden": [16], "fusion_hidden": [16]}
+    backbones: dict[str, Any] = {"image_backbone": "test_efficientnet", "sketch_backbone": "test_efficientnet"}
     return DSHConfig(bits=_BITS, classes=NAMES, **small, **backbones)
 
 
@@ -36,7 +36,7 @@ def draw_pictures(folder: Path, each: int = 8) -> None:
             (folder / domain / name).mkdir(parents=True)
             for number in range(each):
                 picture = Image.new("RGB", (48, 48), "white")
-                x, y, side = rng.integers(2, 10), rng.integers(2, 10), rng.integers(20, 35)
+                x, y, side = (int(rng.integers(low, high)) for low, high in ((2, 10), (2, 10), (20, 35)))
                 box, pen = (x, y, x + side, y + side), ImageDraw.Draw(picture)
                 fill = tuple(rng.integers(0, 200, 3).tolist()) if domain == "images" else None
                 if name == "cross":
@@ -67,7 +67,7 @@ def train(pictures: Path) -> Work:
             step()
             return run(*given)
 
-        trainer._round = noted  # type: ignore[method-assign]
+        trainer._round = noted  # type: ignore[assignment,method-assign]
         trainer.train()
 
     return work
@@ -89,7 +89,7 @@ def index(pictures: Path) -> Work:
             step()
             save(*given)
 
-        store.Gallery.save = noted  # type: ignore[method-assign]
+        store.Gallery.save = noted  # type: ignore[assignment,method-assign]
         status = main(["index", str(pictures / "images"), "--out", str(folder), "--checkpoint", str(checkpoint)])
         if status:
             raise RuntimeError(f"dsh-hf index ended with {status}")

@@ -26,7 +26,7 @@ _TOKENS = [
     *(b"NaN", b"Infinity", b"-1", b"null", b"true", b"[]", b"{}", b'""', b"0", b"1e999", b"\\ud800", b"9" * 5000),
     *(b"[" * 3000, b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80" * 10, b"../../etc/passwd"),
 ]
-_ODD_VALUES = [
+_ODD_VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**400, 0.5, 1e308, float("nan"), float("inf")),
     *("", "a", "\0", "../x", "\ud800", "9" * 400, [], {}, [[]], [0], [None], [float("nan")] * 3, [10**400] * 3),
     *({"a": 1}, [1, [2, [3]]], [True], ["a", "a"]),

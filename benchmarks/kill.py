@@ -84,6 +84,10 @@ def _run_to_the_end(job: work.Work, times: int, dice: random.Random, place: Path
 def _in_child(job: work.Work, folder: Path, seconds: float | None = None) -> tuple[bool, int]:
     """Run a job in a process of its own, killed after some seconds; tell whether it ended, and its whole steps."""
     reads, writes = os.pipe()
+
+    def step() -> None:
+        os.write(writes, b".")
+
     child = os.fork()
     if child == 0:
         status = 1
@@ -91,7 +95,7 @@ def _in_child(job: work.Work, folder: Path, seconds: float | None = None) -> tup
             with open(os.devnull, "w") as nothing:
                 os.dup2(nothing.fileno(), 1)
                 os.dup2(nothing.fileno(), 2)
-            job(folder, lambda: os.write(writes, b"."))
+            job(folder, step)
             status = 0
         finally:
             os._exit(status)
