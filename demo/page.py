@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from dsh_hf import DSHModel
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# Read when gradio, and the Hub's client, are imported: nobody is told that or how the page is used.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 HERE = Path(__file__).parent
 LAUNCH: dict[str, Any] = {  # for launch()

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from dsh_hf.configuration import DSHConfig
-from dsh_hf.files import replaced_atomically, write_atomically
+from dsh_hf.files import parse_json, replaced_atomically, write_atomically
 from dsh_hf.hub import DownloadError, download
 
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+_SAVED = ".saved"  # holds a whole checkpoint on its way into the folder around it
 _PORTION = 2**24  # numbers that are read from a checkpoint at once, if not one tensor alone has more
 
 
@@ -37,6 +39,7 @@ def find_checkpoint(
     """Find a checkpoint's folder, downloading its two files from the Hub where need be."""
     name = os.fspath(id_or_path)
     if Path(name).is_dir():
+        finish_saving(Path(name))
         return Path(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name or Path(name).exists()
     if looks_local:
@@ -64,15 +67,15 @@ def read_config(path: Path) -> DSHConfig:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; a checkpoint needs {CONFIG_NAME} and {WEIGHTS_NAME}")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        settings = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}): download or copy it again") from error
     if not isinstance(settings, dict) or "bits" not in settings:
         raise CheckpointError(f"{path} is not the config of a dsh_hf checkpoint: it has no 'bits'")
     known = {field.name for field in fields(DSHConfig)}
     try:
         config = DSHConfig(**{key: value for key, value in settings.items() if key in known})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     unknown = sorted(settings.keys() - known)
     if unknown:
@@ -124,6 +127,43 @@ def write_checkpoint(folder: Path, config: DSHConfig, tensors: Mapping[str, Tens
         save_file(dict(tensors), temporary, metadata={"format": "pt"})
     settings = json.dumps(config.to_dict(), indent=2, sort_keys=True)
     write_atomically(folder / CONFIG_NAME, settings.encode())
+
+
+def put_in_place(fresh: Path, folder: Path) -> None:
+    """Move a checkpoint's files, in a folder of their own, into the one around it: all of them or none.
+
+    The move cannot be stopped half-way for good: from the renaming on, whoever opens or saves the checkpoint next
+    finishes it.
+
+    Args:
+        fresh: a folder in ``folder``; it is gone afterwards.
+        folder: what is in it under the same names is replaced.
+    """
+    finish_saving(folder)
+    fresh.rename(folder / _SAVED)
+    finish_saving(folder)
+
+
+def finish_saving(folder: Path) -> None:
+    """Finish a save that was stopped while its files were put in place, if there was one.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    saved = folder / _SAVED
+    if not saved.is_dir():
+        return
+    try:
+        for file in sorted(saved.iterdir()):
+            with suppress(FileNotFoundError):  # another process finishes it, too
+                file.replace(folder / file.name)
+        with suppress(FileNotFoundError):
+            saved.rmdir()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} was being saved when the process was stopped, and cannot be finished ({error.strerror}): "
+            "open it once where it can be written"
+        ) from error
 
 
 def fingerprint(config: DSHConfig, tensors: Mapping[str, Tensor]) -> str:

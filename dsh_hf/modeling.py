@@ -19,6 +19,7 @@ from dsh_hf.checkpoint import (
     CheckpointError,
     find_checkpoint,
     fingerprint,
+    put_in_place,
     read_config,
     read_weights,
     write_checkpoint,
@@ -364,11 +365,12 @@ class DSHModel(
         if arguments.get("push_to_hub"):
             arguments.setdefault("repo_id", folder.resolve().name)
         # The mixin deletes the old config.json before it begins, so it gets a folder of its own.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as fresh:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+            fresh = Path(temporary) / "checkpoint"
             answer = super().save_pretrained(fresh, **arguments)
-            for file in sorted(Path(fresh).iterdir()):
-                if file.name != "README.md" or not (folder / file.name).exists():  # a card may have been written
-                    file.replace(folder / file.name)
+            if (folder / "README.md").exists():  # a card may have been written
+                (fresh / "README.md").unlink(missing_ok=True)
+            put_in_place(fresh, folder)
         return answer
 
     def push_to_hub(self, repo_id: str, **arguments: Any) -> str:

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from dsh_hf.damaged_files import hidden_damage
 from dsh_hf.ink import MIN_INK, SOLID, box_of, find_ink
 
 Picture = str | os.PathLike | Image.Image | NDArray | Mapping
@@ -22,7 +24,12 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", "
 
 _FILL = 0.86  # share of the canvas that the longer side of a drawing takes
 _LINE = 0.018  # least width of a line, as a share of the canvas
+_OVERSHOOT = 0.25  # share of a deep grey's range by which resizing may leave it, at edges
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+# Pillow reads others, too: some by starting programs (EPS), most with decoders that nobody minds.
+_FORMATS = frozenset(
+    {"AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
+)
 _LOADING = threading.Lock()  # one PIL image given twice must not be decoded by two threads at once
 
 
@@ -47,7 +54,7 @@ def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image
 
     Raises:
         FileNotFoundError: there is no such file.
-        PictureError: it is no picture, it is truncated, or it is too large.
+        PictureError: it is no picture, it is truncated or damaged, it is too large, or its values are no brightness.
     """
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
@@ -59,18 +66,14 @@ def open_picture(picture: Picture, least_size: int | None = None) -> Image.Image
             with _LOADING:
                 opened.load()
         else:
-            opened = Image.open(source)
-            if opened.width * opened.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            if least_size is not None:
-                opened.draft(None, (least_size, least_size))  # a no-op but for JPEG
-            opened.load()
+            opened = _decode(source, least_size)
     except Image.UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture that can be read (JPEG, PNG, WebP, GIF, ...)") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PictureError(f"{name} is damaged or truncated ({error}): save or copy it again") from error
+    _check_brightness(opened, name)
     with suppress(Exception):  # EXIF is broken in many ways, and then says nothing about the orientation
         if opened is source:
             return ImageOps.exif_transpose(opened)
@@ -100,6 +103,34 @@ def _source_of(picture: str | os.PathLike | Mapping) -> str | io.BytesIO:
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: no such picture; check the path")
     return name
+
+
+def _decode(source: str | io.BytesIO, least_size: int | None) -> Image.Image:
+    opened = Image.open(source)
+    if opened.format not in _FORMATS:
+        raise Image.UnidentifiedImageError
+    if opened.width * opened.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if opened.format in ("PNG", "WEBP"):
+        content = source.getvalue() if isinstance(source, io.BytesIO) else Path(source).read_bytes()
+        if damage := hidden_damage(content):
+            raise OSError(damage)
+    if least_size is not None:
+        opened.draft(None, (least_size, least_size))  # a no-op but for JPEG
+    opened.load()
+    return opened
+
+
+def _check_brightness(picture: Image.Image, name: str) -> None:
+    """Refuse deep greys that cannot be brought to 0..255, such as marks for pixels without a value."""
+    if picture.mode not in ("I", "F"):
+        return
+    lowest, highest = np.asarray(picture).min(), np.asarray(picture).max()
+    # Comparing with NaN is false.
+    if not -_OVERSHOOT * max(highest, 1) <= lowest <= highest <= (1 + _OVERSHOOT) * 65535:
+        raise PictureError(
+            f"{name} has values from {lowest:g} to {highest:g}: a grey picture must lie in 0..1, 0..255 or 0..65535"
+        )
 
 
 def prepare_image(picture: Picture, size: int) -> NDArray[np.uint8]:
@@ -216,7 +247,8 @@ def to_eight_bits(picture: Image.Image) -> Image.Image:
         return picture
     values = np.asarray(picture, dtype=np.float64)
     brightest = values.max(initial=0)
-    top = 65535 if brightest > 255 else 1 if picture.mode == "F" and brightest <= 1 else 255
+    tops = (1, 255) if picture.mode == "F" else (255,)
+    top = next((top for top in tops if brightest <= (1 + _OVERSHOOT) * top), 65535)
     return Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
 
 
@@ -228,11 +260,15 @@ def _is_grey(picture: Image.Image) -> bool:
     return picture.mode in ("1", "L") and not _has_alpha(picture)
 
 
+def _with_alpha(picture: Image.Image) -> Image.Image:
+    return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+
+
 def _flatten(picture: Image.Image, paper: Colour) -> Image.Image:
     """Convert to RGB, transparent parts filled with a colour."""
     if not _has_alpha(picture):
         return picture if picture.mode == "RGB" else to_eight_bits(picture).convert("RGB")
-    rgba = picture.convert("RGBA")
+    rgba = _with_alpha(picture)
     canvas = Image.new("RGBA", rgba.size, (*paper, 255))
     return Image.alpha_composite(canvas, rgba).convert("RGB")
 
@@ -244,7 +280,7 @@ def _paper_behind(picture: Image.Image) -> Colour:
     """
     if not _has_alpha(picture):
         return _WHITE
-    rgba = np.asarray(picture.convert("RGBA").reduce(max(1, max(picture.size) // 256)), dtype=np.float32)
+    rgba = np.asarray(_with_alpha(picture).reduce(max(1, max(picture.size) // 256)), dtype=np.float32)
     colours, opacity = rgba[..., :3], rgba[..., 3]
     if opacity.mean() > 0.9 * 255:
         red, green, blue = np.median(colours[opacity > 127], axis=0)

@@ -46,7 +46,6 @@ class TrainingState:
         Raises:
             TrainingError: it cannot be written; the state saved before is still there.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
@@ -62,10 +61,10 @@ class TrainingState:
         try:
             with replaced_atomically(path) as temporary:
                 save_file(tensors, temporary, metadata={**identity, "history": json.dumps(self.history)})
-        except (OSError, SafetensorError) as error:
-            size = sum(tensor.nbytes for tensor in tensors.values())
+        except OSError as error:
+            size, reason = sum(tensor.nbytes for tensor in tensors.values()), error.__cause__ or error
             raise TrainingError(
-                f"{path} could not be written ({error}): the state of the round before is kept there. Make room for "
+                f"{path} could not be written ({reason}): the state of the round before is kept there. Make room for "
                 f"{size / 1e6:.0f} MB, then start again to go on"
             ) from error
 
@@ -79,7 +78,7 @@ class TrainingState:
 
         try:
             with safe_open(path, framework="pt") as file:
-                about = file.metadata()
+                about = file.metadata() or {}
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise TrainingError(f"{path} is damaged ({error}): delete it to start afresh") from error

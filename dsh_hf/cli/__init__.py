@@ -18,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Each request of the Hub's client would be a line of the log, too.
     for library in ("httpx", "httpx2"):  # which of them it uses depends on its version
         logging.getLogger(library).setLevel(logging.WARNING)
-    from dsh_hf.training import TrainingError
+    from dsh_hf.training_errors import TrainingError, told_out_of_memory
 
     try:
-        status: int | None = arguments.run(arguments)
+        with told_out_of_memory("close other programs, or take smaller pictures or less of them at once"):
+            status: int | None = arguments.run(arguments)
     except (ValueError, OSError, ImportError, TrainingError) as error:
         print(f"dsh-hf {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -32,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dsh-hf", description="Deep Sketch Hashing: find pictures by drawing.")
+    parser = argparse.ArgumentParser(
+        prog="dsh-hf",
+        description="Deep Sketch Hashing: find pictures by drawing.",
+        epilog="dsh-hf COMMAND --help tells all of a command, with an example. What programs may want to read is "
+        "printed as JSON with --json. The exit status is 0, 2 with one line on stderr where the input is at fault, or "
+        "1 where dsh-hf data check has found faults.",
+    )
     parser.add_argument("--version", action="version", version=f"dsh-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (train, evaluate, encode, gallery, data, export, caffe):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def add_to(commands: Any) -> None:
     """Add the commands of this module."""
     about = "Look at a data set: check it, or draw a contact sheet of it."
-    group = commands.add_parser("data", help=about, description=about)
+    example = "example: dsh-hf data check data/sketchy"
+    group = commands.add_parser("data", help=about, description=about, epilog=example)
     inner = group.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     sub = add_command(inner, check, "dsh-hf data check data/sketchy")

@@ -29,6 +29,7 @@ def add_to(commands: Any) -> None:
     sub.add_argument(
         "--sheet", metavar="FILE", help="draw 10 queries with their first 10 results, too: a .png of yours"
     )
+    sub.add_argument("--json", action="store_true", help="print what evaluation.json holds in place of the table")
     add_device(sub)
 
 
@@ -66,9 +67,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     low, high = result.bootstrap()
     dataset = arguments.name or data_name(data, arguments)
-    print(f"{dataset}, split {name} (seed {seed}), {result.bits} bits, model {model.fingerprint[:12]}")
-    print(result.table())
-    print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {ended - began:.0f} s")
     out = Path(arguments.out or arguments.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     per_class = result.per_class(gallery.features["label"].names)
@@ -88,6 +86,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         },
         "command": quoted_command(arguments.given),
     }
+    if arguments.json:
+        print(as_json(about).decode())
+    else:
+        print(f"{dataset}, split {name} (seed {seed}), {result.bits} bits, model {model.fingerprint[:12]}")
+        print(result.table())
+        print(f"95% interval of mAP over queries: {low:.3f} to {high:.3f}; encoded in {ended - began:.0f} s")
     beside_weights = (out / "config.json").is_file()
     chosen = not beside_weights or read_config(out / "config.json").bits == result.bits
     # The card is of the length that the checkpoint opens with, and has a line on each of the others.
@@ -103,7 +107,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         written.append(write_probes(model, out).name)
     if beside_weights and (out / EVALUATION_NAME).is_file():
         written.append(write_card(out).name)
-    print(f"written to {out}: {', '.join(written)}")
+    if not arguments.json:
+        print(f"written to {out}: {', '.join(written)}")
 
 
 def _check_sheet(place: str | None) -> None:

@@ -22,6 +22,7 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--engine", default="exact", help="the search engine: exact, hnsw, faiss-ivf, ..., or a URL")
     sub.add_argument("--keep-outputs", action="store_true", help="keep float outputs, for search --rerank")
     add_device(sub)
+    sub.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
     sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery --where label=cat")
     sub.add_argument("sketch", help="a picture of a drawing; with --image, any picture")
@@ -70,7 +71,7 @@ def index(arguments: argparse.Namespace) -> None:
             else SketchRetriever.from_dataset(rows, model, id_column="id", **new)
         )
         changes = {"added": len(retriever), "skipped": len(retriever.skipped)}
-    _tell(retriever, arguments, ", ".join(f"{count} {what}" for what, count in changes.items()))
+    _tell(retriever, arguments, changes)
 
 
 def _index_codes(arguments: argparse.Namespace, out: Path) -> None:
@@ -95,13 +96,18 @@ def _index_codes(arguments: argparse.Namespace, out: Path) -> None:
             bar.update(len(part.ids))
     retriever.skipped = skipped_in(Path(arguments.source))
     retriever.save(out)
-    _tell(retriever, arguments, f"{len(retriever)} added, {len(retriever.skipped)} skipped")
+    _tell(retriever, arguments, {"added": len(retriever), "skipped": len(retriever.skipped)})
 
 
-def _tell(retriever: "SketchRetriever", arguments: argparse.Namespace, changes: str) -> None:
+def _tell(retriever: "SketchRetriever", arguments: argparse.Namespace, changes: dict[str, int]) -> None:
+    if arguments.json:
+        about = {"pictures": len(retriever), "added": 0, "removed": 0, **changes, "faults": retriever.skipped}
+        print(json.dumps(about, ensure_ascii=False))
+        return
+    told = ", ".join(f"{count} {what}" for what, count in changes.items())
     there = " --engine URL" if "://" in arguments.engine else ""
     print(
-        f"{len(retriever)} pictures in {Path(arguments.out)} ({changes}); "
+        f"{len(retriever)} pictures in {Path(arguments.out)} ({told}); "
         f"search with: dsh-hf search SKETCH --index {Path(arguments.out)}{there}"
     )
 

@@ -1,7 +1,7 @@
 """Drawings of Google's Quick, Draw! (CC BY 4.0): strokes from ndjson files, rendered as sketches."""
 
 import io
-import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from dsh_hf.data.spelling import spelling
+from dsh_hf.files import parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -64,12 +65,14 @@ def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256
         An antialiased greyscale picture (mode ``L``).
 
     Raises:
-        ValueError: no points, or x and y of different lengths.
+        ValueError: no points, x and y of different lengths, or numbers that are not finite.
     """
     lines = [list(zip(xs, ys, strict=True)) for xs, ys, *_ in strokes]
     points = [point for line in lines for point in line]
     if not points:
         raise ValueError("the drawing has no points")
+    if not math.isfinite(sum(x + y for x, y in points)):  # JSON's NaN, Infinity and 1e999
+        raise ValueError("a point of the drawing has no place")
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     top, bottom = min(y for _, y in points), max(y for _, y in points)
 
@@ -160,7 +163,7 @@ def _stamp(place: str) -> str:
 
 def _rows(labels: list[int], words: list[str], files: list[str], stamps: list[str]) -> Iterator[dict[str, Any]]:
     for label, word, file in zip(labels, words, files, strict=True):
-        for key, png in _drawings(Path(file)):
+        for key, png in drawings_in(Path(file)):
             yield {"image": {"bytes": png, "path": None}, "label": label, "id": f"{word}/{key}"}
 
 
@@ -178,15 +181,19 @@ def word_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _drawings(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Give the key and the PNG of each drawing in a file."""
+def drawings_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the key and the PNG of each drawing in a file.
+
+    Raises:
+        ValueError: a line is no drawing; the message names file and line.
+    """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                drawing = json.loads(line)
+                drawing = parse_json(line)
                 picture = render_strokes(drawing["drawing"])
                 key = drawing["key_id"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise ValueError(f"{path}, line {number}: not a Quick, Draw! drawing: {error!r}") from error
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dsh_hf.data.columns import renumbered
 from dsh_hf.data.spelling import spelling
 from dsh_hf.data.zero_shot import UNSEEN_CLASSES
-from dsh_hf.files import write_atomically
+from dsh_hf.files import parse_json, write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -64,7 +64,7 @@ class Split:
             ValueError: the file is not a split, or a later version wrote it in another format.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = parse_json(Path(path).read_text(encoding="utf-8"))
             number = int(content.get("format", 1))
             if number <= _FORMAT:
                 return cls(
@@ -75,7 +75,7 @@ class Split:
                     held_out_images=_strings(content["held_out_images"]),
                     unseen_classes=_strings(content.get("unseen_classes", [])),
                 )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is not a split written by Split.save: {error!r}") from error
         raise ValueError(
             f"{path} is a split of format {number}, and this version reads up to {_FORMAT}: "

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsh_hf.data.spelling import words_of
 from dsh_hf.data.word_files import Vectors, read_vectors
-from dsh_hf.files import write_atomically
+from dsh_hf.files import parse_json, write_atomically
 
 WORD_VECTORS_NAME = "word_vectors.safetensors"
 
@@ -65,7 +65,7 @@ def class_vectors(
         ValueError: names without a vector, a damaged file of word vectors, or aliases that are none.
     """
     if not isinstance(aliases, Mapping):
-        aliases = _read_aliases(Path(aliases)) if aliases is not None else {}
+        aliases = read_aliases(Path(aliases)) if aliases is not None else {}
     words = {name: words_of(aliases.get(name, name)) for name in class_names}
     found = _encoded(words, str(source)) if _is_encoder(source) else _averaged(words, source)
     # A vector of zeros has no direction: it says as little as none.
@@ -112,7 +112,7 @@ def load_class_vectors(path: str | Path) -> ClassVectors:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["classes"])
+            about = parse_json((file.metadata() or {})["classes"])
             kept = ClassVectors(list(about["names"]), file.get_tensor("word_vectors"), about["source"])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold the word vectors of a model's classes: {error}") from error
@@ -121,9 +121,14 @@ def load_class_vectors(path: str | Path) -> ClassVectors:
     return kept
 
 
-def _read_aliases(path: Path) -> dict[str, str]:
+def read_aliases(path: Path) -> dict[str, str]:
+    """Read what to look up in place of names.
+
+    Raises:
+        ValueError: it is not one JSON object of texts.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 
-from dsh_hf.files import replaced_atomically, write_atomically
+from dsh_hf.files import parse_json, replaced_atomically, write_atomically
 from dsh_hf.gallery.items import Item, Items, RetrieverError, metadata_text
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ _WAY_OUT = "restore a copy, or build the gallery again"
 _OURS = re.compile(
     r"(index|items)-[0-9a-f]{32}[.a-z]*|[.](index|items|retriever).*[.]tmp|[.]index-[0-9a-f]{32}[.a-z]*[.]lock"
 )
+# What of a manifest is used without a further look.
+_KINDS: dict[str, type | UnionType] = {
+    "format_version": int,
+    "folder": str | None,
+    "skipped": dict,
+    "metadata": list,
+    "sha256": dict,
+    "keep_outputs": bool,
+}
 _SECRETS = {"password", "sslpassword", "token"}
 
 
@@ -132,6 +142,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
         raise RetrieverError(f"{folder} holds no saved gallery ({file.name} is not there): run dsh-hf index first")
     text = file.read_bytes()
     manifest = _parse_object(text, file)
+    for key, kinds in _KINDS.items():
+        if key in manifest and not isinstance(manifest[key], kinds):
+            raise RetrieverError(f"{file} tells {key!r} as {manifest[key]!r}, which it cannot be: {_WAY_OUT}")
     if manifest.get("format_version", 0) > FORMAT_VERSION:
         raise RetrieverError(f"{folder} was saved by a newer dsh_hf: upgrade with `pip install -U dsh-hf`")
     for key in ("engine", "index", "items", "folder", "skipped"):
@@ -195,11 +208,16 @@ def read_items(file: Path) -> Items:
     """
     if file.suffix == ".json":
         return _read_json_items(file)
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     items: Items = {}
-    for batch in pq.ParquetFile(file).iter_batches():  # all at once would take twice the memory
-        items.update(_read_batch(batch))
+    try:
+        for batch in pq.ParquetFile(file).iter_batches():  # all at once would take twice the memory
+            items.update(_read_batch(batch))
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RetrieverError(f"{file} is damaged ({reason}): {_WAY_OUT}") from error
     return items
 
 
@@ -269,7 +287,7 @@ def _from_column(column: "Array") -> list[Any]:
 
 def _parse_object(text: bytes, file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise RetrieverError(f"{file} is damaged ({error}): {_WAY_OUT}") from error
     if not isinstance(content, dict):

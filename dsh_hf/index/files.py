@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dsh_hf.files import replaced_atomically
+from dsh_hf.files import parse_json, replaced_atomically
 from dsh_hf.index.base import IndexChangedError, IndexFileError
 
 try:
@@ -49,7 +49,7 @@ def write_index_file(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"version": FORMAT_VERSION, **header}
-    checksum = _checksum(json.dumps(header), tensors)
+    checksum = checksum_of(json.dumps(header), tensors)
     with _locked(path):
         if replaces != ANYTHING and _checksum_in(path) not in (None, replaces):
             raise IndexChangedError(
@@ -79,9 +79,11 @@ def read_index_file(path: str | PathLike[str]) -> tuple[dict[str, Any], Tensors,
             if header["version"] > FORMAT_VERSION:
                 raise IndexFileError(f"{path} has the newer format {header['version']}: upgrade dsh-hf to open it")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except IndexFileError:
+        raise
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise IndexFileError(f"{path} is truncated or not an index: {REMEDY}") from error
-    if _checksum(json.dumps(header), tensors) != checksum:
+    if checksum_of(json.dumps(header), tensors) != checksum:
         raise IndexFileError(f"{path} has been altered since it was saved: {REMEDY}")
     return header, tensors, checksum
 
@@ -155,17 +157,18 @@ def _checksum_in(path: Path) -> str | None:
     try:
         with safe_open(path, framework="numpy") as file:
             return _stated(file.metadata() or {})[1]
-    except (OSError, SafetensorError, AttributeError, json.JSONDecodeError):
+    except (OSError, SafetensorError, AttributeError, ValueError):
         return None
 
 
 def _stated(metadata: dict[str, str]) -> tuple[dict[str, Any], str | None]:
     """Give the header and the checksum that a file states; ``None`` for the checksum of what is no index."""
-    header = json.loads(metadata.get(HEADER, "{}"))
+    header = parse_json(metadata.get(HEADER, "{}"))
     return header, header.pop(CHECKSUM, metadata.get(CHECKSUM))  # in format 1 it had a key of its own
 
 
-def _checksum(header: str, tensors: Tensors) -> str:
+def checksum_of(header: str, tensors: Tensors) -> str:
+    """Give the SHA-256, in hex, of a header as JSON and of tensors."""
     digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
