@@ -294,10 +294,9 @@ def _paper_behind(picture: Image.Image) -> Colour:
 def _thicken(drawing: Image.Image, ink: NDArray[np.float32], least: float) -> Image.Image:
     """Widen thin lines to ``least`` pixels, so that they survive the reduction to the canvas."""
     solid = ink > 0.5
-    edges = np.count_nonzero(solid[1:] != solid[:-1]) + np.count_nonzero(solid[:, 1:] != solid[:, :-1])
-    line_width = (
-        2 * np.count_nonzero(solid) / max(1, edges) * 1.2
-    )  # 1.2: stairs make slanted outlines longer than they are
+    edges = int(np.count_nonzero(solid[1:] != solid[:-1]) + np.count_nonzero(solid[:, 1:] != solid[:, :-1]))
+    # 1.2: stairs make slanted outlines longer than they are.
+    line_width = 2 * int(np.count_nonzero(solid)) / max(1, edges) * 1.2
     missing = round((least - line_width) / 2)
     if missing < 1:
         return drawing
