@@ -21,6 +21,7 @@ def add_to(commands: Any) -> None:
     """Add the command of this module."""
     sub = add_command(commands, train, "dsh-hf train --sketchy data/sketchy --out runs/first")
     add_data(sub)
+    sub.add_argument("--name", help="what the model card calls the data set; by default its own name")
     sub.add_argument("--terms", help="terms of data of your own, for the model card")
     add_extra_sources(sub)
     sub.add_argument("--out", required=True, metavar="DIR", help="state, log and checkpoint; a run resumes from here")
@@ -137,7 +138,7 @@ def _sources(arguments: argparse.Namespace) -> "tuple[Sources, Split | None]":
         sources.sketches.append(parts["validation_sketches"])
         split = replace(split, validation_sketches=())  # what is kept says what was trained on
     pictures = sum(map(len, [*sources.sketches, *sources.images]))
-    sources.tell(data_name(data, arguments), arguments.terms or data_terms(data), pictures)
+    sources.tell(arguments.name or data_name(data, arguments), arguments.terms or data_terms(data), pictures)
     sources.sketches *= arguments.repeat
     sources.add_extra(arguments)
     return sources, split
