@@ -127,8 +127,8 @@ def test_drawings_are_unseen_if_neither_the_training_nor_its_start_saw_them(tmp_
 
 
 def test_an_unknown_benchmark_is_named(capsys):
-    assert main(["speed"]) == 2
-    assert "no benchmark 'speed'; there are" in capsys.readouterr().err
+    assert main(["sped"]) == 2
+    assert "no benchmark 'sped'; there are" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(capsys):
