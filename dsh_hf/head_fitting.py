@@ -4,7 +4,7 @@ A trunk that has a classifier to learn from is ahead of its hash layers when the
 computed once, and the heads see them many times; that takes a minute where more rounds would take hours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -25,20 +25,21 @@ _WEIGHT_DECAY = 0.02
 Loss = Callable[[Tensor, str, Rows], Tensor]
 
 
-def fit_heads(model: DSHModel, pictures: PreparedPictures, loss: Loss, passes: int) -> None:
+def fit_heads(model: DSHModel, pictures: PreparedPictures, loss: Loss, counts: Mapping[str, int], passes: int) -> None:
     """Train the heads alone, on features of distorted pictures; the model is left ready to encode.
 
     Args:
         model: its trunks stay, its heads go on from where they are.
         pictures: what it was trained on.
         loss: of outputs ``(n, sum(lengths))``, for a view (``"sketch"`` or ``"image"``) and the rows they are of.
+        counts: how many rows each view has; the sketches may be without the sketch-tokens.
         passes: over the features, for each head.
     """
     model.eval()
     if not passes:
         return
     for view, head in (("sketch", model.sketch_head), ("image", model.image_head)):
-        rows, features = _features(model, pictures, view)
+        rows, features = _features(model, pictures, view, counts[view])
         head.train()
         _fit(head, features, partial(_loss_of, loss, view, rows), passes, view)
         head.eval()
@@ -48,11 +49,11 @@ def _loss_of(loss: Loss, view: str, rows: Rows, outputs: Tensor, picked: Rows) -
     return loss(outputs, view, rows[picked])
 
 
-def _features(model: DSHModel, pictures: PreparedPictures, view: str) -> tuple[Rows, tuple[Tensor, ...]]:
+def _features(model: DSHModel, pictures: PreparedPictures, view: str, count: int) -> tuple[Rows, tuple[Tensor, ...]]:
     """Compute what a head takes, for distorted pictures in random order; give their rows, too."""
-    count, widths = pictures.lines, [model.sketch_trunk.features]
+    widths = [model.sketch_trunk.features]
     if view == "image":
-        count, widths = pictures.images, [model.token_trunk.features, model.image_trunk.features]
+        widths = [model.token_trunk.features, model.image_trunk.features]
     room = max(1, _ROOM // (4 * sum(widths)))
     rows = np.concatenate([torch.randperm(count).numpy() for _ in range(_VIEWS)])[:room]
     features = tuple(torch.empty(len(rows), width, device=model.device) for width in widths)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dsh_hf.augmentation import Draws
 from dsh_hf.code_steps import CodeSteps
 from dsh_hf.codes import pack_signs
 from dsh_hf.data import class_vectors
@@ -146,7 +147,7 @@ class Trainer:
             fill(state.model, state.averaged)
             with told_out_of_memory("lower head_passes to 0"):
                 self._fit_heads(state, pictures)
-            log.write(state.history)
+            log.amend(state.history)
             log.close()
             state.model.save_pretrained(self.out / "checkpoint")
         self.processes.wait()
@@ -266,7 +267,8 @@ class Trainer:
                 loss = self._loss(given, view, picked[part], state.lengths, words)
                 if view == "sketch" and self.config.classifier_weight:
                     wanted = torch.from_numpy(state.lengths[0].labels[view][picked[part]]).to(self.device)
-                    told = state.classifier(nn.functional.dropout(features.float(), _FEATURE_DROPOUT))
+                    kept = Draws(len(picked), part).uniform(features.shape[1]).to(self.device) >= _FEATURE_DROPOUT
+                    told = state.classifier(features.float() * kept / (1 - _FEATURE_DROPOUT))
                     loss = loss + self.config.classifier_weight * nn.functional.cross_entropy(told, wanted)
                 loss = loss * (len(given) / len(picked))
                 whole = loss.detach().clone()
@@ -334,6 +336,7 @@ class Trainer:
             state.model,
             pictures,
             lambda outputs, view, rows: self._loss(outputs, view, rows, state.lengths, words),
+            {view: len(codes) for view, codes in state.lengths[0].codes.items()},
             self.config.head_passes,
         )
         if self.validation is not None and state.history:

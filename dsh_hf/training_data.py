@@ -41,7 +41,6 @@ class PreparedPictures:
 
     Attributes:
         lines: how many rows :meth:`lines_at` knows: the sketches, then the sketch-tokens.
-        images: how many images there are.
 
     Raises:
         TrainingError: a picture cannot be used; the message names it.
@@ -59,7 +58,6 @@ class PreparedPictures:
     ) -> None:
         self._device = model.device
         self._sketches, self._images = prepare_files(model.config, sketches, images, folder)
-        self.images = len(images)
         size = model.config.sketch_size
         self._tokens = np.empty((len(images), size, size), dtype=np.uint8)
         self._features = self._draw_tokens(model, processes or Processes(model.device), keep_features)

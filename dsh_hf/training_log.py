@@ -37,9 +37,13 @@ class TrainingLog:
 
     def write(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Add the last round of a history."""
-        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in history).encode())
+        self.amend(history)
         self._chart(history[-1])
         self._charts.flush()
+
+    def amend(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Tell a history anew whose last round got figures that have no charts."""
+        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in history).encode())
 
     def close(self) -> None:
         """Close the files."""

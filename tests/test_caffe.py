@@ -379,7 +379,11 @@ def test_published_networks_start_from_their_fillers(fresh):
 def test_biases_of_the_published_networks_learn_twice_as_fast_without_decay(fresh):
     trainer = SimpleNamespace(config=TrainingConfig(model=fresh.config, learning_rate=1e-3, weight_decay=0.02))
     fresh.tokens.requires_grad_(False)
-    settings = {id(p): group for group in Trainer._parameter_groups(trainer, fresh) for p in group["params"]}
+    classifier = torch.nn.Linear(2, 2)
+    groups = Trainer._parameter_groups(trainer, fresh, classifier)
+    settings = {id(p): group for group in groups for p in group["params"]}
+    for parameter in classifier.parameters():
+        assert settings.pop(id(parameter))["rate"] >= 3e-3
     for name, parameter in fresh.named_parameters():
         if name.startswith("tokens."):
             continue

@@ -57,9 +57,11 @@ class Checkpoint:
 
 class State:
     def _state(self, count):
-        model = tiny_model(seed=count)
-        optimizer = torch.optim.AdamW(model.parameters())
-        return TrainingState(model, optimizer, averaged={}, lengths=[], history=[{"round": n} for n in range(count)])
+        model, classifier = tiny_model(seed=count), torch.nn.Linear(2, 2)
+        optimizer = torch.optim.AdamW([*model.parameters(), *classifier.parameters()])
+        return TrainingState(
+            model, classifier, optimizer, averaged={}, lengths=[], history=[{"round": n} for n in range(count)]
+        )
 
     def save(self, place, count):
         self._state(count).save(place / "state.safetensors", {})

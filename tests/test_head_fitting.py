@@ -33,10 +33,17 @@ def test_fitting_changes_the_heads_alone(tmp_path):
 
 def test_fitted_heads_are_closer_to_the_codes(tmp_path):
     distances = []
-    for passes in (0, 60):
+    for passes in (0, 200):
         trainer = toy_trainer(tmp_path, out=str(passes), head_passes=passes)
         distances.append(distance_to_codes(trainer, trainer.train()))
     assert distances[1] < 0.9 * distances[0]
+
+
+def test_sketches_are_fitted_without_sketch_tokens_where_these_do_not_train(tmp_path):
+    trainer = toy_trainer(tmp_path, tokens_as_sketches=False)
+    trainer.train()
+    codes = load_file(trainer.out / "state.safetensors")["codes.16.sketch"]
+    assert len(codes) == len(trainer.sketches)
 
 
 @pytest.mark.parametrize("train_image_trunk", [False, True])
