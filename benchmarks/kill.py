@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,12 @@ def _in_child(job: work.Work, folder: Path, seconds: float | None = None) -> tup
     return ended[1] == 0, steps
 
 
-class _Check:
+class _Check(ABC):
     """How two runs are compared, and what a killed one has kept."""
 
+    @abstractmethod
     def result(self, folder: Path) -> Any:
-        raise NotImplementedError
+        """Give what has to be equal."""
 
     def kept(self, folder: Path, steps: int) -> Any:
         return None
