@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
-from dsh_hf import DSHModel, Hit
-from dsh_hf.index import Index, open_index
+from dsh_hf import DSHModel, Hit, SketchRetriever
+from dsh_hf.codes import unpack_codes
+from dsh_hf.index import Index
 
 if TYPE_CHECKING:
     from dsh_hf.codes import Codes
@@ -35,9 +36,11 @@ def main() -> None:
     model = DSHModel.from_pretrained(arguments.checkpoint)
     emoji = open_openmoji(model)
     codes = codes_of(emoji.index)
-    keys = [str(emoji.search(code, 1)[0].id) for code in codes]
-    index = open_index("exact", bits=model.config.bits, fingerprint=model.fingerprint)
-    index.add(repeat_codes(codes, arguments.items), [f"{keys[i % len(keys)]}/{i}" for i in range(arguments.items)])
+    keys = emoji.index.search(codes, 1)[1][:, 0]
+    many = repeat_codes(codes, arguments.items)
+    names = [f"{keys[i % len(keys)]}/{i}" for i in range(arguments.items)]
+    retriever = SketchRetriever(model, keep_outputs=True)
+    retriever.add_codes(many, names, outputs=unpack_codes(many, model.config.bits).astype(np.float16))
 
     def of_emoji(hit: Hit) -> Hit:
         return Hit(hit.id.partition("/")[0], hit.distance)
@@ -45,7 +48,7 @@ def main() -> None:
     gallery = replace(
         emoji,
         title=f"{arguments.items:,} items",
-        index=index,
+        retriever=retriever,
         name=lambda hit: emoji.name(of_emoji(hit)),
         picture=lambda hit, size: emoji.picture(of_emoji(hit), size),
     )

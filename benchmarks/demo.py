@@ -98,6 +98,7 @@ def measure_drawings(checkpoint: str, sheet: Path | None) -> None:
 
 def measure_quickdraw(checkpoint: str, drawings: Sequence[Drawing]) -> None:
     """Search the demo's gallery with drawings as its pad would show them, and print the shares of each word."""
+    from answers import CANDIDATES
     from galleries import open_openmoji
     from sketchpad import render_strokes
 
@@ -105,8 +106,8 @@ def measure_quickdraw(checkpoint: str, drawings: Sequence[Drawing]) -> None:
     gallery = open_openmoji(model)
     found: list[list[str]] = []
     for start in range(0, len(drawings), BATCH):
-        codes = model.encode_sketches([render_strokes(each.strokes) for each in drawings[start : start + BATCH]])
-        found += [[hit.id for hit in gallery.search(code, LOOKED_AT)] for code in codes]
+        outputs = model.embed_sketches([render_strokes(each.strokes) for each in drawings[start : start + BATCH]])
+        found += [[hit.id for hit in gallery.search(one, CANDIDATES)[:LOOKED_AT]] for one in outputs]
     for word in dict.fromkeys(drawing.name for drawing in drawings):
         ranks = [rank(ids, each.accepted) for each, ids in zip(drawings, found, strict=True) if each.name == word]
         first, ten = (round(share * len(ranks)) for share in shares(ranks))

@@ -1,4 +1,4 @@
-"""From a drawing to an answer: its code, the nearest pictures, and whether they are nearer than chance."""
+"""From a drawing to an answer: its code, the best of the nearest pictures, and whether they are nearer than chance."""
 
 import math
 import time
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dsh_hf import Hit
 
 MOST = 48  # results
+CANDIDATES = 200  # nearest codes, put in the order of float outputs where the gallery keeps them
 CHANCE = 0.05
 LARGEST = 4096  # pixels of an opened picture, longer side
 HINT = "Draw something, upload a drawing, or click an example."
@@ -31,27 +32,36 @@ class Query:
 
     Attributes:
         drawing: a picture, or the file it was sent in.
-        code: its code, packed bits.
+        outputs: the network's float outputs, shape ``(bits,)``.
         milliseconds: how long encoding took.
         device: what encoded it.
         drawn: numbers that its strokes have, by which the page tells an old answer; 0 for a file.
     """
 
     drawing: Image.Image | Path
-    code: "np.ndarray"
+    outputs: "np.ndarray"
     milliseconds: float
     device: str
     drawn: int = 0
 
+    @property
+    def code(self) -> "np.ndarray":
+        """Its code, packed bits."""
+        return code_of_outputs(self.outputs)
+
 
 @dataclass(frozen=True)
 class Result:
-    """A picture that was found; ``found`` is the gallery's hit, or the visitor's own picture."""
+    """A picture that was found; ``found`` is the gallery's hit, or the visitor's own picture.
+
+    ``score`` is the cosine of its float outputs and the drawing's, where the gallery keeps them.
+    """
 
     name: str
     distance: int
     thumbnail: bytes
     found: "Hit | OwnPicture"
+    score: float | None = None
 
     @property
     def key(self) -> str:
@@ -68,7 +78,7 @@ class Answer:
         message: one sentence on it, or what is wrong with the drawing.
         facts: how long it took, over how many pictures, with what.
         query: the drawing; ``None`` where there is none.
-        results: the pictures, nearest first.
+        results: the pictures, best first.
         by_chance: a random code would have come as near.
         milliseconds: how long the search took.
     """
@@ -93,12 +103,12 @@ def encode_drawing(networks: Networks, drawing: Image.Image | Path, name: str = 
 
     started = time.perf_counter()
     try:
-        code, device = networks.encode_sketch(drawing)
+        outputs, device = networks.embed_sketch(drawing)
     except EmptySketchError:
         raise
     except (PictureError, OSError) as error:
         raise PictureError(str(error).replace(str(drawing), name)) from error
-    return Query(drawing, code, 1000 * (time.perf_counter() - started), device, drawn)
+    return Query(drawing, outputs, 1000 * (time.perf_counter() - started), device, drawn)
 
 
 def search(
@@ -109,22 +119,29 @@ def search(
     count: Any,
     why_not: str = HINT,
 ) -> Answer:
-    """Find the pictures nearest to a query, a visitor's own among them; without one, say ``why_not``."""
+    """Find the pictures nearest to a query, a visitor's own among them; without one, say ``why_not``.
+
+    Where the gallery keeps float outputs, the nearest codes are put in their order: a bit that the network is sure
+    of counts for more there than one that it is not.
+    """
     facts = _facts(gallery, len(own), query.device if query else str(networks.model.device))
     if query is None:
         return Answer(gallery, why_not, facts)
     count = min(max(int(count or 1), 1), MOST)
     started = time.perf_counter()
-    hits = gallery.search(query.code, count)
+    hits = gallery.search(query.outputs, CANDIDATES)
     milliseconds = 1000 * (time.perf_counter() - started)
-    results = [*_own_results(own, query), *_gallery_results(gallery, hits)]
-    results = sorted(results, key=lambda result: result.distance)[:count]  # stable: a visitor's own come first
+    scored = gallery.retriever.keep_outputs
+    results = _own_results(own, query, scored)
+    nearest = min([*(result.distance for result in results), *(hit.distance for hit in hits)], default=0)
+    results += _gallery_results(gallery, hits[:count])
+    # Stable: a visitor's own come first.
+    results = sorted(results, key=lambda result: result.distance if result.score is None else -result.score)[:count]
     bits = gallery.index.bits
-    limit = chance_distance(len(gallery.index) + len(own), bits)
-    by_chance = bool(results) and 0 <= limit < results[0].distance
+    by_chance = 0 <= chance_distance(len(gallery.index) + len(own), bits) < nearest
     return Answer(
         gallery,
-        _message(results, by_chance, bits),
+        _message(results, nearest if by_chance else None, bits),
         f"encoded in {query.milliseconds:.0f} ms, searched in {milliseconds:.1f} ms · {facts}",
         query,
         results,
@@ -168,9 +185,9 @@ def open_result(networks: Networks, answer: Answer, result: Result, *, whole: bo
 def code_of(networks: Networks, answer: Answer, result: Result, picture: Image.Image) -> "np.ndarray | None":
     """Give the code of a result by its picture; ``None`` where that has another code now."""
     if isinstance(result.found, OwnPicture):
-        return result.found.code
+        return code_of_outputs(result.found.outputs)
     # An index gives no codes back. The picture's is made again, and is the right one if the index knows it so.
-    code = networks.encode_images([picture])[0]
+    code = code_of_outputs(networks.embed_images([picture])[0])
     _, ids = answer.gallery.index.search_radius(code, 0)
     return code if result.found.id in {str(key) for key in ids} else None
 
@@ -182,31 +199,46 @@ def _gallery_results(gallery: Gallery, hits: "Sequence[Hit]") -> list[Result]:
             thumbnail = gallery.thumbnail(hit)
         except (OSError, ValueError):  # a file that vanished since the start, or was never here
             thumbnail = b""
-        results.append(Result(gallery.name(hit), hit.distance, thumbnail, hit))
+        results.append(Result(gallery.name(hit), hit.distance, thumbnail, hit, hit.score))
     return results
 
 
-def _own_results(own: Sequence[OwnPicture], query: Query) -> list[Result]:
+def _own_results(own: Sequence[OwnPicture], query: Query, scored: bool) -> list[Result]:
     import numpy as np
 
-    distances = [int(np.bitwise_count(picture.code ^ query.code).sum()) for picture in own]
-    return [
-        Result(picture.name, distance, picture.thumbnail, picture)
-        for picture, distance in zip(own, distances, strict=True)
-    ]
+    results = []
+    for picture in own:
+        distance = int(np.bitwise_count(code_of_outputs(picture.outputs) ^ query.code).sum())
+        score = cosine(picture.outputs, query.outputs) if scored else None
+        results.append(Result(picture.name, distance, picture.thumbnail, picture, score))
+    return results
 
 
-def _message(results: Sequence[Result], by_chance: bool, bits: int) -> str:
+def cosine(a: "np.ndarray", b: "np.ndarray") -> float:
+    """Give the cosine of the angle between two vectors; 0 where one of them is 0."""
+    import numpy as np
+
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(np.float32).tiny))
+
+
+def code_of_outputs(outputs: "np.ndarray") -> "np.ndarray":
+    """Give the code whose bits are the signs of float outputs."""
+    from dsh_hf.codes import pack_signs
+
+    return pack_signs(outputs)
+
+
+def _message(results: Sequence[Result], chance: int | None, bits: int) -> str:
+    """Say what the best result is, or that the nearest picture is at a distance of chance."""
     if not results:
         return "There is nothing to search."
-    nearest = results[0]
-    told = f"{nearest.distance} of {bits} bits"
-    if by_chance:
-        return f"Nothing like it here: the nearest differs in {told}, as chance would have it."
-    return f"Nearest: {nearest.name}, which differs in {told}."
+    if chance is not None:
+        return f"Nothing like it here: the nearest differs in {chance} of {bits} bits, as chance would have it."
+    return f"Best: {results[0].name}, which differs in {results[0].distance} of {bits} bits."
 
 
 def _facts(gallery: Gallery, own: int, device: str) -> str:
     index = gallery.index
     items = f"{len(index):,} picture{'' if len(index) == 1 else 's'}" + (f" and {own} of yours" if own else "")
-    return f"{items} · {index.bits} bits · {index.engine} · {device}"
+    engine = f"{index.engine}, re-ranked" if gallery.retriever.keep_outputs else index.engine
+    return f"{items} · {index.bits} bits · {engine} · {device}"

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="address to listen on; 127.0.0.1 where left out")
     add("--port", type=int, help="port to listen on; the first free one from 7860 where left out")
     add("--share", action="store_true", help="make a public link, by Gradio's service")
-    help_ = f"encode OpenMoji into {OPENMOJI_CODES.name}, and stop"
+    help_ = f"encode OpenMoji into {OPENMOJI_CODES.name}/, and stop"
     add("--write-openmoji-codes", action="store_true", help=help_)
     return parser
 

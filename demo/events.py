@@ -69,7 +69,7 @@ class Events:
         import gradio as gr
 
         try:
-            own = add_own(own, [find_upload(one) for one in sent or []], self.networks.encode_images)
+            own = add_own(own, [find_upload(one) for one in sent or []], self.networks.embed_images)
         except UploadError as error:
             gr.Warning(escape(str(error)))
         return own, pictures_html([(picture.name, picture.thumbnail) for picture in own])

@@ -12,11 +12,12 @@ from pictures import THUMBNAIL, as_jpeg, small_copy
 from PIL import Image
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dsh_hf import DSHModel, Hit, SketchRetriever
-    from dsh_hf.codes import Codes
     from dsh_hf.index import Index
 
-OPENMOJI_CODES = Path(__file__).with_name("openmoji-codes.safetensors")
+OPENMOJI_CODES = Path(__file__).with_name("openmoji-codes")  # a saved retriever
 LARGEST_EMOJI = 1024  # pixels
 KEPT = 4096  # thumbnails of a gallery kept in memory, 40 MB
 
@@ -28,30 +29,28 @@ class Gallery:
     Attributes:
         title: what the page calls it.
         about: what it is and who made it, in Markdown.
-        index: the codes of the pictures, by id.
+        retriever: the codes of the pictures, and what is known of each.
         name: gives what the picture of a hit is called.
         picture: opens the picture of a hit, perhaps reduced to sides of at least so many pixels, whole for
             ``None``; raises ``OSError`` or ``ValueError`` where it cannot be had.
-        retriever: what knows more of each picture than its id.
         thumbnails: small JPEG files by id, those made so far.
     """
 
     title: str
     about: str
-    index: "Index"
+    retriever: "SketchRetriever"
     name: "Callable[[Hit], str]"
     picture: "Callable[[Hit, int | None], Image.Image]"
-    retriever: "SketchRetriever | None" = None
     thumbnails: dict[str, bytes] = field(default_factory=dict)
 
-    def search(self, code: "Codes", k: int) -> "list[Hit]":
-        """Find the ``k`` pictures nearest to a code, nearest first."""
-        from dsh_hf import Hit
+    @property
+    def index(self) -> "Index":
+        """The codes of the pictures, by id."""
+        return self.retriever.index
 
-        if self.retriever is not None:
-            return self.retriever.search_code(code, k)
-        distances, ids = self.index.search(code, k)
-        return [Hit(str(key), int(distance)) for distance, key in zip(distances, ids, strict=True)]
+    def search(self, outputs: "np.ndarray", k: int) -> "list[Hit]":
+        """Find the ``k`` pictures whose codes are nearest; best first, by float outputs where they are kept."""
+        return self.retriever.search_outputs(outputs, k, rerank=k if self.retriever.keep_outputs else 0)
 
     def thumbnail(self, hit: "Hit") -> bytes:
         """Give a small copy of the picture of a hit as a JPEG file; errors are those of ``picture``."""
@@ -69,14 +68,14 @@ def open_openmoji(model: "DSHModel", engine: str = "exact", codes: Path = OPENMO
     from dsh_hf.data.openmoji import load_openmoji, render_emoji
 
     names = {emoji.id: emoji.name for emoji in load_openmoji()}
-    index = _read_codes(codes, model, engine, set(names))
-    if index is None:
-        folder = _kept_for("openmoji-codes", "", model, engine)
-        index = _read_codes(folder / codes.name, model, engine, set(names)) if folder else None
-        if index is None:
-            index = encode_openmoji(model, engine, list(names))
-            if folder:
-                _keep(index, folder / codes.name)
+    retriever = _read_codes(codes, model, engine, set(names))
+    if retriever is None:
+        kept = _kept_for("openmoji-codes", "", model, engine)
+        retriever = _read_codes(kept, model, engine, set(names)) if kept else None
+        if retriever is None:
+            retriever = encode_openmoji(model, engine, list(names))
+            if kept:
+                _keep(retriever, kept)
     about = (
         "The pictures are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
         "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)."
@@ -85,23 +84,23 @@ def open_openmoji(model: "DSHModel", engine: str = "exact", codes: Path = OPENMO
     def picture(hit: "Hit", size: int | None) -> Image.Image:
         return render_emoji(hit.id, LARGEST_EMOJI) if size is None else render_emoji(hit.id)
 
-    return Gallery("OpenMoji", about, index, lambda hit: names[hit.id], picture)
+    return Gallery("OpenMoji", about, retriever, lambda hit: names[hit.id], picture)
 
 
-def encode_openmoji(model: "DSHModel", engine: str, ids: Sequence[str]) -> "Index":
+def encode_openmoji(model: "DSHModel", engine: str, ids: Sequence[str]) -> "SketchRetriever":
     """Encode emoji, with a progress bar."""
     from tqdm import tqdm
 
+    from dsh_hf import SketchRetriever
     from dsh_hf.data.openmoji import render_emoji
-    from dsh_hf.index import open_index
 
-    index = open_index(engine, bits=model.config.bits, fingerprint=model.fingerprint)
+    retriever = SketchRetriever(model, engine=engine, keep_outputs=True)
     with tqdm(total=len(ids), desc="encode OpenMoji, once", unit="picture") as bar:
         for start in range(0, len(ids), 32):
             batch = ids[start : start + 32]
-            index.add(model.encode_images([render_emoji(code) for code in batch]), batch)
+            retriever.add([render_emoji(code) for code in batch], batch)
             bar.update(len(batch))
-    return index
+    return retriever
 
 
 def open_folder(folder: str | os.PathLike, model: "DSHModel", engine: str = "exact") -> Gallery:
@@ -117,7 +116,7 @@ def open_folder(folder: str | os.PathLike, model: "DSHModel", engine: str = "exa
     retriever = _open_kept(kept, model)
     title = readable(root.name)
     if retriever is None:
-        retriever = SketchRetriever.from_folder(root, model, engine=engine, show_progress_bar=True)
+        retriever = SketchRetriever.from_folder(root, model, engine=engine, keep_outputs=True, show_progress_bar=True)
         changed = True
     else:
         changes = retriever.sync()
@@ -126,7 +125,7 @@ def open_folder(folder: str | os.PathLike, model: "DSHModel", engine: str = "exa
     if kept and changed:
         _keep(retriever, kept)
     about = f"The pictures are those in the folder {title}."
-    return Gallery(title, about, retriever.index, _name, _picture, retriever)
+    return Gallery(title, about, retriever, _name, _picture)
 
 
 def open_data_set(source: str, model: "DSHModel", engine: str = "exact") -> Gallery:
@@ -154,7 +153,8 @@ def open_data_set(source: str, model: "DSHModel", engine: str = "exact") -> Gall
     if retriever is None:
         labels = [name for name in ("label",) if name in data.column_names]
         columns: dict[str, Any] = {"image_column": "image", "id_column": "id", "metadata_columns": labels}
-        retriever = SketchRetriever.from_dataset(data, model, engine=engine, show_progress_bar=True, **columns)
+        columns |= {"keep_outputs": True, "show_progress_bar": True}
+        retriever = SketchRetriever.from_dataset(data, model, engine=engine, **columns)
         if kept:
             _keep(retriever, kept)
 
@@ -164,7 +164,7 @@ def open_data_set(source: str, model: "DSHModel", engine: str = "exact") -> Gall
         return open_picture(files[rows[hit.id]]["image"], least_size=size)
 
     about = f"The pictures are those of the data set {source}."
-    return Gallery(source, about, retriever.index, _name, picture, retriever)
+    return Gallery(source, about, retriever, _name, picture)
 
 
 def open_retriever(folder: str | os.PathLike, model: "DSHModel") -> Gallery:
@@ -178,7 +178,7 @@ def open_retriever(folder: str | os.PathLike, model: "DSHModel") -> Gallery:
 
     retriever = SketchRetriever.load(folder, model)
     title = readable(Path(folder).expanduser().resolve().name)
-    return Gallery(title, f"The gallery is {title}.", retriever.index, _name, _picture, retriever)
+    return Gallery(title, f"The gallery is {title}.", retriever, _name, _picture)
 
 
 def readable(name: str) -> str:
@@ -221,29 +221,29 @@ def _open_kept(kept: Path | None, model: "DSHModel") -> "SketchRetriever | None"
     return None
 
 
-def _keep(codes: "Index | SketchRetriever", path: Path) -> None:
+def _keep(retriever: "SketchRetriever", path: Path) -> None:
     """Save codes for the next time; where that fails, this time goes on."""
     try:
-        codes.save(path)
+        retriever.save(path)
     except (OSError, ValueError) as error:  # another demo may be saving them
         print(f"codes are not kept for the next time: {error}")
 
 
-def _read_codes(file: Path, model: "DSHModel", engine: str, ids: set[str]) -> "Index | None":
-    """Read an index file, or say why it is of no use."""
+def _read_codes(folder: Path, model: "DSHModel", engine: str, ids: set[str]) -> "SketchRetriever | None":
+    """Open the codes of OpenMoji that are kept in a folder, or say why they are of no use."""
+    from dsh_hf import SketchRetriever
     from dsh_hf.codes import pack_signs
-    from dsh_hf.index import IndexFileError, IndexMismatchError, open_index
 
-    if not file.is_file():
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
     bits = model.config.bits
     try:
-        index = open_index(engine, bits=bits, path=file, fingerprint=model.fingerprint)
-    except (IndexFileError, IndexMismatchError) as error:
+        retriever = SketchRetriever.load(folder, model, engine=engine)
+    except (OSError, ValueError) as error:
         print(f"not used: {error}")
         return None
-    _, held = index.search_radius(pack_signs([0] * bits), bits)  # every id
-    if set(held) != ids:
-        print(f"not used: {file} is of another version of OpenMoji")
+    _, held = retriever.index.search_radius(pack_signs([0] * bits), bits)  # every id
+    if set(held) != ids or not retriever.keep_outputs:
+        print(f"not used: {folder} is of another version of OpenMoji")
         return None
-    return index
+    return retriever

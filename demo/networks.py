@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dsh_hf import DSHModel
-    from dsh_hf.codes import Codes
     from dsh_hf.processing import Picture
+
+    Outputs = NDArray[np.float32]  # of shape (bits,) for one picture, (n, bits) for several
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,14 @@ class Networks:
 
     Attributes:
         model: the model itself, for its code length, fingerprint and device.
-        encode_sketch: gives the code of one drawing, and the device that made it.
-        encode_images: gives the codes of pictures.
+        embed_sketch: gives the float outputs of one drawing, and the device that made them.
+        embed_images: gives the float outputs of pictures; their signs are the codes' bits.
         draw_token: gives a picture's sketch-token, a grey picture.
     """
 
     model: "DSHModel"
-    encode_sketch: Callable[["Picture"], tuple["Codes", str]]
-    encode_images: Callable[[Sequence["Picture"]], "Codes"]
+    embed_sketch: Callable[["Picture"], tuple["Outputs", str]]
+    embed_images: Callable[[Sequence["Picture"]], "Outputs"]
     draw_token: Callable[["Picture"], Image.Image]
 
 
@@ -36,11 +40,11 @@ def open_networks(model: "DSHModel") -> Networks:
 
     from dsh_hf.processing import prepare_image
 
-    def encode_sketch(drawing: "Picture") -> tuple["Codes", str]:
-        return model.encode_sketches(drawing), str(model.device)
+    def embed_sketch(drawing: "Picture") -> tuple["Outputs", str]:
+        return model.embed_sketches(drawing), str(model.device)
 
-    def encode_images(pictures: Sequence["Picture"]) -> "Codes":
-        return model.encode_images(pictures)
+    def embed_images(pictures: Sequence["Picture"]) -> "Outputs":
+        return model.embed_images(pictures)
 
     def draw_token(picture: "Picture") -> Image.Image:
         pixels = torch.from_numpy(prepare_image(picture, model.config.image_size).copy())
@@ -49,7 +53,7 @@ def open_networks(model: "DSHModel") -> Networks:
             token = model.sketch_tokens(images)[0, 0].float().cpu()
         return Image.fromarray((255 * token).round().byte().numpy())
 
-    return Networks(model, *(on_gpu(model, function) for function in (encode_sketch, encode_images, draw_token)))
+    return Networks(model, *(on_gpu(model, function) for function in (embed_sketch, embed_images, draw_token)))
 
 
 def first_device() -> str:

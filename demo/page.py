@@ -39,8 +39,8 @@ ABOUT = """
 Two neural networks turn drawings and pictures into codes of {bits} bits, trained so that a drawing and a picture of
 the same thing differ in few bits (Deep Sketch Hashing, Liu et al., CVPR 2017). Beside its colours, the second network
 sees a picture's *sketch-token*: its contours, drawn as lines. The pictures were encoded beforehand; your drawing is
-encoded after every stroke, and those with the fewest differing bits are shown. Where even the nearest differs in as
-many bits as that of a random code would, nothing like your drawing is there.
+encoded after every stroke, and the best of those with the fewest differing bits are shown. Where even the nearest
+differs in as many bits as that of a random code would, nothing like your drawing is there.
 
 Everything is computed on the machine that serves this page.
 """

@@ -11,7 +11,6 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy as np
 
-    from dsh_hf.codes import Codes
     from dsh_hf.processing import Picture
 
 LARGEST_FILE = "12mb"  # Gradio cuts off what is larger
@@ -32,13 +31,13 @@ class OwnPicture:
 
     Attributes:
         name: its file's.
-        code: its code.
+        outputs: float outputs of the networks, shape ``(bits,)``.
         picture: JPEG bytes, reduced.
         thumbnail: JPEG bytes, reduced further.
     """
 
     name: str
-    code: "np.ndarray"
+    outputs: "np.ndarray"
     picture: bytes
     thumbnail: bytes
 
@@ -118,7 +117,7 @@ def _check_picture(path: Path, name: str) -> None:
 def add_own(
     own: Sequence[OwnPicture],
     files: Sequence[tuple[Path, str]],
-    encode: "Callable[[Sequence[Picture]], Codes]",
+    embed: "Callable[[Sequence[Picture]], np.ndarray]",
 ) -> tuple[OwnPicture, ...]:
     """Take up a visitor's pictures; their files are not needed any more, and are deleted with all uploads.
 
@@ -127,7 +126,7 @@ def add_own(
     Args:
         own: those there before; there may be ``MOST_OWN`` in all.
         files: path and name of each, as :func:`find_upload` gives them.
-        encode: makes codes of pictures.
+        embed: gives the float outputs of pictures.
 
     Raises:
         UploadError: there would be too many, or one cannot be used; none is taken up then.
@@ -143,10 +142,10 @@ def add_own(
             pictures.append(small_copy(open_picture(path, least_size=OWN_SIZE), OWN_SIZE))
         except (PictureError, OSError) as error:
             raise UploadError(str(error).replace(str(path), name)) from error
-    codes = encode(pictures)
+    embedded = embed(pictures)
     new = [
-        OwnPicture(name, code, as_jpeg(picture), as_jpeg(small_copy(picture, THUMBNAIL)))
-        for (_, name), code, picture in zip(files, codes, pictures, strict=True)
+        OwnPicture(name, outputs, as_jpeg(picture), as_jpeg(small_copy(picture, THUMBNAIL)))
+        for (_, name), outputs, picture in zip(files, embedded, pictures, strict=True)
     ]
     return (*own, *new)
 

@@ -74,6 +74,11 @@ class SketchRetriever:
         """The search engine, a URL without its password."""
         return self._gallery.engine
 
+    @property
+    def keep_outputs(self) -> bool:
+        """Whether each picture's float outputs are kept, too."""
+        return self._gallery.keep_outputs
+
     @classmethod
     def from_folder(
         cls,
@@ -235,7 +240,7 @@ class SketchRetriever:
         """
         check_ids(ids, pictures, metadata)  # before the long work
         outputs: NDArray[np.float32] | None = None
-        if self._gallery.keep_outputs:
+        if self.keep_outputs:
             outputs = self.model.embed_images(pictures, batch_size=batch_size, show_progress_bar=show_progress_bar)
             codes = pack_signs(outputs)
         else:
@@ -259,7 +264,7 @@ class SketchRetriever:
             ValueError: ids repeat, are no strs, or there is not one of everything for each code.
         """
         check_ids(ids, codes, metadata)
-        if (outputs is not None) != self._gallery.keep_outputs:
+        if (outputs is not None) != self.keep_outputs:
             raise ValueError("outputs are given to a gallery made with keep_outputs=True, and only to such a one")
         kept = None if outputs is None else kept_outputs(outputs, len(ids))
         items = {
@@ -289,17 +294,43 @@ class SketchRetriever:
             PictureError: the sketch cannot be read, or is empty.
             RetrieverError: no picture has such metadata keys, or the gallery keeps no float outputs.
         """
-        return self._search(sketch, k, where, rerank, self.model.encode_sketches, self.model.embed_sketches)
+        _check_counts(k, rerank)  # before the networks run
+        return self.search_outputs(self.model.embed_sketches(sketch), k, where=where, rerank=rerank)
 
     def search_image(
         self, picture: Picture, k: int = 10, *, where: Mapping[str, Any] | None = None, rerank: int = 0
     ) -> list[Hit]:
         """Find the ``k`` pictures nearest to a picture, nearest first; otherwise as :meth:`search`."""
-        return self._search(picture, k, where, rerank, self.model.encode_images, self.model.embed_images)
+        _check_counts(k, rerank)
+        return self.search_outputs(self.model.embed_images(picture), k, where=where, rerank=rerank)
 
     def search_code(self, code: Codes, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
         """Find the ``k`` pictures nearest to a code of shape ``(ceil(bits / 8),)``, nearest first."""
         return to_hits(self._gallery.nearest(code, k, where), self.folder)
+
+    def search_outputs(
+        self,
+        outputs: NDArray[np.floating],
+        k: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        rerank: int = 0,
+    ) -> list[Hit]:
+        """Find the ``k`` pictures nearest to the float outputs of a sketch or picture; otherwise as :meth:`search`.
+
+        Args:
+            outputs: what the model's ``embed_sketches`` or ``embed_images`` gives, shape ``(bits,)``.
+            k: how many to find.
+            where: metadata that a hit must have.
+            rerank: so many of the first hits are put in the order of the cosine of float outputs.
+        """
+        _check_counts(k, rerank)
+        if rerank and not self.keep_outputs:
+            raise RetrieverError("this gallery keeps no float outputs to re-rank by: build it with keep_outputs=True")
+        query = np.asarray(outputs, np.float32)
+        found = self._gallery.nearest(pack_signs(query), max(k, rerank), where)
+        hits = to_hits(found, self.folder)
+        return (rerank_hits(hits[:rerank], found[:rerank], query) + hits[rerank:])[:k]
 
     def save(self, path: str | os.PathLike) -> None:
         """Save the gallery (codes, ids, sources, metadata; no pictures) into a folder, whole or not at all.
@@ -386,22 +417,7 @@ class SketchRetriever:
     def _saver(self, path: str | os.PathLike | None) -> Callable[[], None] | None:
         return None if path is None else partial(self.save, path)
 
-    def _search(
-        self,
-        picture: Picture,
-        k: int,
-        where: Mapping[str, Any] | None,
-        rerank: int,
-        encode: Callable[[Picture], Codes],
-        embed: Callable[[Picture], NDArray[np.float32]],
-    ) -> list[Hit]:
-        if k < 1 or rerank < 0:
-            raise ValueError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
-        if not rerank:
-            return self.search_code(encode(picture), k, where=where)
-        if not self._gallery.keep_outputs:
-            raise RetrieverError("this gallery keeps no float outputs to re-rank by: build it with keep_outputs=True")
-        query = embed(picture)
-        found = self._gallery.nearest(pack_signs(query), max(k, rerank), where)
-        hits = to_hits(found, self.folder)
-        return (rerank_hits(hits[:rerank], found[:rerank], query) + hits[rerank:])[:k]
+
+def _check_counts(k: int, rerank: int) -> None:
+    if k < 1 or rerank < 0:
+        raise ValueError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")

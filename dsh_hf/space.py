@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_VARIABLE = "DSH_CHECKPOINT"
 _NAME = "dsh-hf"
-_SUFFIXES = {".c", ".css", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".txt"}
+_SUFFIXES = {".c", ".css", ".js", ".json", ".md", ".parquet", ".png", ".py", ".safetensors", ".txt"}
 
 
 def build_space(demo: Path, space: Path, model_id: str) -> list[Path]:

@@ -207,7 +207,7 @@ def test_the_sheet_frames_the_right_results():
 class AlwaysCat:
     """A gallery that finds a dog, then a cat."""
 
-    def search(self, code, k):
+    def search(self, outputs, k):
         from dsh_hf import Hit
 
         return [Hit("1F436", 0), Hit("1F431", 1)]

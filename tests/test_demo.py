@@ -74,9 +74,8 @@ def client(url):
 def test_a_bare_file_is_searched_with(client, gallery, model, tmp_path):
     drawing = draw(tmp_path)
     pictures, answer = client.predict(handle_file(drawing), api_name="/search")
-    distances, ids = gallery.index.search(model.encode_sketches(drawing), 12)
-    names = [Path(key).parent.name for key in ids]
-    rows = list(zip(ids, names, distances, strict=True))
+    hits = gallery.retriever.search(drawing, 12, rerank=200)
+    rows = [(hit.id, Path(hit.id).parent.name, hit.distance) for hit in hits]
     assert answer["hits"] == [{"id": key, "name": name, "distance": distance} for key, name, distance in rows]
     captions = [f"{name} · {distance} {'bit' if distance == 1 else 'bits'}" for _, name, distance in rows]
     assert [picture["caption"] for picture in pictures] == captions

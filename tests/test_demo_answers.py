@@ -10,6 +10,8 @@ from demo_parts import draw, make_photos
 from PIL import Image
 from tiny_checkpoint import tiny_model
 
+from dsh_hf import SketchRetriever
+from dsh_hf.codes import unpack_codes
 from dsh_hf.index import open_index
 from dsh_hf.processing import EmptySketchError, PictureError
 
@@ -27,18 +29,23 @@ def networks():
     return open_networks(tiny_model(bits=64))
 
 
-def gallery_of(codes, names=None, picture=lambda hit, size: RED):
-    index = open_index("exact", bits=64)
-    index.add(np.asarray(codes, np.uint8), [str(number) for number in range(len(codes))])
-    return Gallery("test", "", index, lambda hit: names[int(hit.id)] if names else f"item {hit.id}", picture)
+def gallery_of(codes, names=None, picture=lambda hit, size: RED, outputs=None):
+    retriever = SketchRetriever(tiny_model(bits=8 * len(codes[0])), keep_outputs=outputs is not None)
+    ids = [str(number) for number in range(len(codes))]
+    retriever.add_codes(np.asarray(codes, np.uint8), ids, outputs=outputs)
+    return Gallery("test", "", retriever, lambda hit: names[int(hit.id)] if names else f"item {hit.id}", picture)
 
 
 def query_of(code):
-    return Query(Image.new("L", (9, 9)), np.asarray(code, np.uint8), 1.0, "cpu", 8)
+    return Query(Image.new("L", (9, 9)), outputs_of(code), 1.0, "cpu", 8)
 
 
 def own_of(code, name="mine"):
-    return OwnPicture(name, np.asarray(code, np.uint8), b"large", b"small")
+    return OwnPicture(name, outputs_of(code), b"large", b"small")
+
+
+def outputs_of(code):
+    return unpack_codes(np.asarray(code, np.uint8), 8 * len(code)).astype(np.float32)
 
 
 RED = Image.new("RGB", (300, 200), "red")
@@ -48,7 +55,7 @@ FAR, NEAR, ZERO = [255] * 8, [1] + [0] * 7, [0] * 8
 def test_gives_the_nearest_with_names_and_distances(networks):
     answer = search(networks, gallery_of([FAR, NEAR, ZERO]), (), query_of(ZERO), 2)
     assert [(result.name, result.distance) for result in answer.results] == [("item 2", 0), ("item 1", 1)]
-    assert answer.message == "Nearest: item 2, which differs in 0 of 64 bits."
+    assert answer.message == "Best: item 2, which differs in 0 of 64 bits."
     assert not answer.by_chance
     assert re.fullmatch(r"encoded in 1 ms, searched in [\d.]+ ms · 3 pictures · 64 bits · exact · cpu", answer.facts)
 
@@ -68,6 +75,20 @@ def test_own_pictures_are_among_the_results_first_where_equal(networks):
     assert [(result.name, result.distance) for result in answer.results] == [("best", 0), ("mine", 1), ("item 0", 1)]
     assert "2 pictures and 2 of yours" in answer.facts
     assert code_of(networks, answer, answer.results[1], RED).tolist() == NEAR
+
+
+def test_float_outputs_order_the_nearest_where_they_are_kept(networks):
+    sure = outputs_of(ZERO)
+    sure[-1] *= 9  # of its last bit
+    outputs = [outputs_of([0] * 7 + [1]), outputs_of([0xE0] + [0] * 7), outputs_of(FAR)]  # the first differs there
+    gallery = gallery_of([[0] * 7 + [1], [0xE0] + [0] * 7, FAR], outputs=outputs)
+    query = replace(query_of(ZERO), outputs=sure)
+    own = replace(own_of(ZERO), outputs=sure - 2)
+    answer = search(networks, gallery, [own], query, 3)
+    assert [(result.name, result.distance) for result in answer.results] == [("mine", 0), ("item 1", 3), ("item 0", 1)]
+    assert answer.message == "Best: mine, which differs in 0 of 64 bits."
+    without = search(networks, gallery_of([[0] * 7 + [1], [0xE0] + [0] * 7, FAR]), [own], query, 3)
+    assert [result.distance for result in without.results] == [0, 1, 3]
 
 
 def test_a_picture_that_is_gone_is_shown_by_name(networks):
@@ -106,10 +127,7 @@ def test_the_bound_holds_for_random_codes():
 
 
 def test_codes_too_short_to_tell_are_always_shown(networks):
-    index = open_index("exact", bits=8)
-    index.add(np.full((500, 1), 255, np.uint8))
-    gallery = Gallery("short", "", index, lambda hit: "x", lambda hit, size: Image.new("RGB", (9, 9)))
-    assert not search(networks, gallery, (), query_of([0]), 1).by_chance
+    assert not search(networks, gallery_of([[255]] * 500), (), query_of([0]), 1).by_chance
 
 
 def test_names_are_shown_as_they_are_and_run_nothing(networks):
@@ -186,7 +204,7 @@ class Borrowed:
     def to(self, device):
         self.device = device
 
-    def encode_sketches(self, drawing):
+    def embed_sketches(self, drawing):
         return self.device
 
 
@@ -223,7 +241,7 @@ def test_a_model_moves_to_the_gpu_that_is_borrowed(spaces):
     networks = open_networks(model)
     assert model.device == "cpu"
     query = encode_drawing(networks, RED)
-    assert query.code == query.device == "cuda"
+    assert query.outputs == query.device == "cuda"
 
 
 def test_the_device_that_encoded_is_shown(networks):

@@ -75,8 +75,10 @@ def page(loaded):
 
 
 def press(page, x, y):
-    paper = page.locator("#pad .paper canvas").bounding_box()
-    page.mouse.move(paper["x"] + paper["width"] * x / 100, paper["y"] + paper["height"] * y / 100)
+    canvas = page.locator("#pad .paper canvas")
+    paper = canvas.bounding_box()
+    # Waits until the canvas moves no more: the page may still be laying itself out.
+    canvas.hover(position={"x": paper["width"] * x / 100, "y": paper["height"] * y / 100})
     page.mouse.down()
 
 
@@ -125,7 +127,7 @@ def names(page, count):
 
 def test_the_pen_is_ready_when_the_page_is(loaded):
     assert loaded.inner_text("#status") == HINT
-    assert loaded.inner_text("#facts") == "3 pictures · 64 bits · exact · cpu"
+    assert loaded.inner_text("#facts") == "3 pictures · 64 bits · exact, re-ranked · cpu"
     stroke(loaded, (20, 20), (80, 20), (50, 80))
     assert ink(loaded) > 5000
     assert sorted(name for name, _ in shown(loaded)) == ["grass", "sky", "sun"]
@@ -153,7 +155,7 @@ def test_results_come_while_the_pen_is_down(page):
 def test_every_result_has_its_distance_and_a_bar_that_reads_it(page):
     stroke(page, (20, 20), (80, 20), (50, 80))
     found = shown(page)
-    assert [distance for _, distance in found] == sorted(distance for _, distance in found)
+    assert len(found) == 3
     for place, (name, distance) in enumerate(found):
         hit = page.locator("#results .hit").nth(place)
         assert f"{distance} bit" in hit.inner_text()

@@ -39,19 +39,19 @@ def assets(tmp_path_factory):
 def encoded(monkeypatch):
     """List how many images each call encodes."""
     calls = []
-    encode = DSHModel.encode_images
+    encode = DSHModel.embed_images
 
     def counting(self, inputs, **options):
         calls.append(len(inputs))
         return encode(self, inputs, **options)
 
-    monkeypatch.setattr(DSHModel, "encode_images", counting)
+    monkeypatch.setattr(DSHModel, "embed_images", counting)
     return calls
 
 
 def nearest(gallery, model, folder):
     """Give the three hits nearest to a drawing."""
-    return gallery.search(model.encode_sketches(draw(folder)), 3)
+    return gallery.search(model.embed_sketches(draw(folder)), 3)
 
 
 def found(gallery, model, folder):
@@ -216,7 +216,7 @@ def three_emoji(monkeypatch):
 
 
 def test_codes_of_this_model_need_no_place_to_keep_others(three_emoji, model, tmp_path, monkeypatch, capsys):
-    codes = tmp_path / "codes.safetensors"
+    codes = tmp_path / "codes"
     galleries.encode_openmoji(model, "exact", ["1F34E", "1F41F", "2602"]).save(codes)
     monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
     gallery = galleries.open_openmoji(model, codes=codes)
@@ -233,7 +233,7 @@ def test_emoji_are_opened_without_a_place_to_keep_codes(three_emoji, model, tmp_
 
 
 def test_codes_of_this_model_are_used(three_emoji, model, tmp_path, encoded):
-    codes = tmp_path / "codes.safetensors"
+    codes = tmp_path / "codes"
     galleries.encode_openmoji(model, "exact", ["1F34E", "1F41F", "2602"]).save(codes)
     encoded.clear()
     gallery = galleries.open_openmoji(model, codes=codes)
@@ -247,14 +247,15 @@ def test_codes_of_this_model_are_used(three_emoji, model, tmp_path, encoded):
 
 @pytest.mark.parametrize("fault", ["another model", "other emoji", "damaged", "missing"])
 def test_other_codes_are_not_used_and_new_ones_kept(three_emoji, tmp_path, encoded, fault):
-    codes = tmp_path / "codes.safetensors"
+    codes = tmp_path / "codes"
     mine = tiny_model(seed=["another model", "other emoji", "damaged", "missing"].index(fault) + 2, bits=64)
     if fault == "another model":
         galleries.encode_openmoji(tiny_model(bits=64), "exact", ["1F34E", "1F41F", "2602"]).save(codes)
     elif fault == "other emoji":
         galleries.encode_openmoji(mine, "exact", ["1F34E", "1F41F", "1F431"]).save(codes)
     elif fault == "damaged":
-        codes.write_bytes(b"no index")
+        codes.mkdir()
+        (codes / "retriever.json").write_bytes(b"no manifest")
     encoded.clear()
     for _ in range(2):
         gallery = galleries.open_openmoji(mine, codes=codes)

@@ -454,6 +454,16 @@ def test_first_hits_are_put_in_the_order_of_the_outputs(photos, model, sketch, t
     assert picture.score == pytest.approx(1, abs=1e-3)
 
 
+def test_float_outputs_search_as_their_sketch_does(photos, model, sketch):
+    retriever = SketchRetriever.from_folder(photos, model, keep_outputs=True)
+    assert retriever.keep_outputs
+    outputs = model.embed_sketches(sketch)
+    for options in ({}, {"rerank": 3}):
+        assert retriever.search_outputs(outputs, k=4, **options) == retriever.search(sketch, k=4, **options)
+    with pytest.raises(ValueError, match="queries of 64 bits must have the shape"):
+        retriever.search_outputs(outputs[:40])
+
+
 def test_more_hits_are_ranked_than_are_asked_for(model, sketch):
     retriever = labelled(model, ["cat", "dog"] * 50, keep_outputs=True)
     best = retriever.search(sketch, k=100, rerank=100)
