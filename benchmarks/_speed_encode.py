@@ -1,8 +1,6 @@
 """How fast pictures are encoded: end to end against the networks alone, and against other image encoders."""
 
 import copy
-import importlib.util
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,9 +13,12 @@ from torch import Tensor, nn
 
 from benchmarks._speed_measure import Taken, interleaved
 from dsh_hf import DSHModel
+from dsh_hf.onnx_backend import use_onnx
 from dsh_hf.processing import prepare_image, prepared_batches
 
 BATCHES = (8, 16, 32, 64)  # of which the networks alone get the best
+COMPILED_BATCH = 32  # compiling takes minutes for each size
+COMPILED, ONNX = "torch.compile, frozen", "ONNX Runtime"
 RIVALS = {  # timm's architectures, by the names in the tables
     "CLIP ViT-B/32": "vit_base_patch32_clip_224",
     "CLIP ViT-B/16": "vit_base_patch16_clip_224",
@@ -57,11 +58,13 @@ def measure_encoding(checkpoint: str, files: Mapping[str, Sequence[str]], device
         small, large = files[f"{kind} 256"], files[f"{kind} 12M"]
         rows, remarks = _networks_alone(model, kind, runs)
         best = {row["name"]: row for row in rows}
-        halves = {"float32": model}
+        models = {"float32": model}  # by engine
         if "bfloat16" in best:
-            halves["bfloat16"] = _in_bfloat16(model)
+            models["bfloat16"] = _in_bfloat16(model)
+        if ONNX in best:
+            models[ONNX] = _with_onnx(model)
         parts: dict[str, tuple[Callable[[], Any], int]] = {}
-        for dtype, given in halves.items():
+        for dtype, given in models.items():
             batch = best[dtype]["batch"]
             encode = given.encode_images if kind == "image" else given.encode_sketches
             parts[f"networks alone, {dtype}"] = partial(alone(given, kind, batch), len(small)), len(small)
@@ -75,13 +78,13 @@ def measure_encoding(checkpoint: str, files: Mapping[str, Sequence[str]], device
         rates = {name: count / taken[name].seconds for name, (_, count) in parts.items()}
         ratios = {
             f"{size}, {dtype}": rates[f"files of {size} to codes, {dtype}"] / rates[f"networks alone, {dtype}"]
-            for dtype in halves
+            for dtype in models
             for size in ("256", "12M")
         }
-        if "bfloat16" in halves:
-            codes = [(m.encode_images if kind == "image" else m.encode_sketches)(small) for m in halves.values()]
-            changed = np.unpackbits(codes[0] ^ codes[1], axis=1).sum() / (len(small) * model.config.bits)
-            remarks.append(f"codes of bfloat16 differ from float32's in {100 * changed:.2f}% of the bits")
+        codes = {name: (m.encode_images if kind == "image" else m.encode_sketches)(small) for name, m in models.items()}
+        for name in list(codes)[1:]:
+            changed = np.bitwise_count(codes["float32"] ^ codes[name]).sum() / (len(small) * model.config.bits)
+            remarks.append(f"codes of {name} differ from float32's in {100 * changed:.2f}% of the bits")
         found[kind] = {"engines": rows, "per_second": rates, "ratios": ratios, "remarks": remarks}
     return found
 
@@ -99,19 +102,19 @@ def _networks_alone(model: DSHModel, kind: str, runs: int) -> tuple[list[dict[st
         engines["bfloat16"] = _outputs(_in_bfloat16(model), kind), torch.bfloat16
     else:
         remarks.append("bfloat16 is left out: this processor does not have it")
-    for name, make in (("torch.compile, frozen", _compiled), ("ONNX Runtime", _onnx)):
+    for name, make in ((COMPILED, _compiled), (ONNX, _onnx)):
         try:
             engines[name] = make(model, kind), torch.float32
         except (ImportError, RuntimeError, ValueError, OSError) as error:
             remarks.append(f"{name} is left out: {str(error).splitlines()[0]}")
     parts: dict[tuple[str, int], Callable[[], Any]] = {}
     for name, (network, dtype) in engines.items():
-        for batch in BATCHES:
+        for batch in (COMPILED_BATCH,) if name == COMPILED else BATCHES:
             parts[name, batch] = partial(_forward, network, _pixels(model, kind, batch).to(dtype))
     taken = interleaved({f"{name} {batch}": part for (name, batch), part in parts.items()}, runs)
     rows = []
     for name in engines:
-        rates = {batch: batch / taken[f"{name} {batch}"].seconds for batch in BATCHES}
+        rates = {batch: batch / taken[f"{name} {batch}"].seconds for of, batch in parts if of == name}
         batch = max(rates, key=rates.__getitem__)
         rows.append({"name": name, "batch": batch, "per_second": rates[batch], "by_batch": rates})
     return rows, remarks
@@ -149,31 +152,18 @@ def _forward(network: Network, pixels: Tensor) -> Tensor:
 
 def _compiled(model: DSHModel, kind: str) -> Network:
     network = torch.compile(_outputs(model, kind), dynamic=False, options={"freezing": True})
-    _forward(network, _pixels(model, kind, BATCHES[0]))  # what it cannot do shows now
+    _forward(network, _pixels(model, kind, COMPILED_BATCH))  # what it cannot do shows now
     return network
 
 
 def _onnx(model: DSHModel, kind: str) -> Network:
-    if importlib.util.find_spec("dsh_hf.export") is None:
-        raise ImportError("there is no dsh_hf.export")
-    if model.device.type != "cpu":
-        raise ValueError("it is measured on processors alone")
-    import onnxruntime
+    return _outputs(_with_onnx(model), kind)
 
-    from dsh_hf.export import export_onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(model, folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        path = Path(folder) / f"{kind}_encoder.onnx"
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def network(pixels: Tensor) -> Tensor:
-        (outputs,) = session.run(None, {"pixels": pixels.contiguous().numpy()})
-        return torch.from_numpy(outputs)
-
-    return network
+def _with_onnx(model: DSHModel) -> DSHModel:
+    other = copy.deepcopy(model)
+    use_onnx(other)
+    return other
 
 
 def measure_rivals(checkpoint: str, paths: Sequence[str], device: str, runs: int) -> dict[str, dict[str, Any]]:
@@ -191,6 +181,9 @@ def measure_rivals(checkpoint: str, paths: Sequence[str], device: str, runs: int
         for name, architecture in RIVALS.items():
             network = _rival(architecture).to(device, kind)
             parts[name, dtype] = partial(_encode_with, network, paths, kind)
+    if device == "cpu":
+        other = DSHModel.from_pretrained(checkpoint, backend="onnx")
+        parts[f"this model, {ONNX}", "float32"] = partial(other.encode_images, paths, show_progress_bar=False)
     taken = interleaved({f"{name}|{dtype}": part for (name, dtype), part in parts.items()}, runs)
     found: dict[str, dict[str, Any]] = {name: {} for name, _ in parts}
     for name, dtype in parts:

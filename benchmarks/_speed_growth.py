@@ -32,20 +32,21 @@ def up_to(sizes: Sequence[int], most: int) -> list[int]:
 
 
 @cache
-def encode_in_child(checkpoint: str, listed: str, count: int) -> dict[str, float]:
+def encode_in_child(checkpoint: str, backend: str, listed: str, count: int) -> dict[str, float]:
     """Encode so many pictures in a new process; give its seconds, CPU seconds and peak memory in MB.
 
     Args:
         checkpoint: folder or repository of the model.
+        backend: what computes the networks.
         listed: file with a path in each line; they are encoded again and again.
         count: pictures.
     """
-    return in_child("_speed_growth", checkpoint, listed, str(count))
+    return in_child("_speed_growth", checkpoint, backend, listed, str(count))
 
 
-def measure_encoding_growth(checkpoint: str, listed: Path, most: int) -> list[dict[str, float]]:
+def measure_encoding_growth(checkpoint: str, backend: str, listed: Path, most: int) -> list[dict[str, float]]:
     """Give, for each count of pictures, what a process that encodes them takes."""
-    return [{"size": size} | encode_in_child(checkpoint, str(listed), size) for size in up_to(PICTURES, most)]
+    return [{"size": size} | encode_in_child(checkpoint, backend, str(listed), size) for size in up_to(PICTURES, most)]
 
 
 def measure_search_growth(images: Codes, sketches: Codes, most: int, bits: int, runs: int) -> dict[str, Any]:
@@ -99,11 +100,11 @@ def _code_steps(count: int, classes: int, runs: int) -> dict[str, float]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Encode pictures; print as JSON what that took: CHECKPOINT LIST COUNT STARTED."""
+    """Encode pictures; print as JSON what that took: CHECKPOINT BACKEND LIST COUNT STARTED."""
     from dsh_hf import DSHModel
 
-    checkpoint, listed, count, _ = argv
-    model = DSHModel.from_pretrained(checkpoint)
+    checkpoint, backend, listed, count, _ = argv
+    model = DSHModel.from_pretrained(checkpoint, backend=backend)
     paths = in_turn(Path(listed).read_text(encoding="utf-8").splitlines(), int(count))
     model.encode_images(paths[:64])
     began = time.perf_counter(), time.process_time()

@@ -88,14 +88,16 @@ class Speed:
         """Measure how time grows with the size."""
         images, sketches, bits = self.codes.values()
         return {
-            "encode": growth.measure_encoding_growth(self._set.checkpoint, self.listed, self._set.most),
+            "encode": growth.measure_encoding_growth(
+                self._set.checkpoint, self._set.backend, self.listed, self._set.most
+            ),
             "search": growth.measure_search_growth(images, sketches, self._set.most_items, bits, self._set.runs),
             "code_steps": growth.measure_code_steps(self._set.most_rows, self._set.runs),
         }
 
     def memory(self) -> list[dict[str, float]]:
         """Measure the peak of memory for growing numbers of pictures, but the least."""
-        found = growth.measure_encoding_growth(self._set.checkpoint, self.listed, self._set.most)
+        found = growth.measure_encoding_growth(self._set.checkpoint, self._set.backend, self.listed, self._set.most)
         return [row for row in found if row["size"] >= min(growth.PICTURES[1], self._set.most)]
 
 
@@ -144,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sketches", metavar="DIR", help="folder of real sketches")
     add("--checkpoint", default=str(RELEASED), help="folder or Hub id; by default %(default)s")
     add("--device", default="cpu", help="where networks compute, in encode and rivals; by default %(default)s")
+    add("--backend", choices=["torch", "onnx"], default="torch", help="of growth and memory; by default %(default)s")
     add("--runs", type=int, default=5, help="of each thing, in turns, after one for warmth; by default %(default)s")
     add("--count", type=int, default=256, help="pictures of a run; by default %(default)s")
     add("--rival-count", type=int, default=128, help="pictures of a run beside other encoders; by default %(default)s")

@@ -287,6 +287,7 @@ class DSHModel(
         *,
         bits: int | None = None,
         device: str | torch.device | None = None,
+        backend: str = "torch",
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike | None = None,
@@ -299,6 +300,8 @@ class DSHModel(
             bits: the code length, one of those that the checkpoint was trained for; by default the one it was
                 saved with.
             device: where to put the model; the CPU by default.
+            backend: what computes codes and outputs: ``"torch"``, or ``"onnx"`` for ONNX Runtime, which takes half
+                the time or less on a CPU and a minute to export the encoders when it first meets a checkpoint.
             revision: branch, tag or commit on the Hub.
             token: access token for private repositories; by default the one you are logged in with.
             cache_dir: where downloads are kept.
@@ -310,7 +313,10 @@ class DSHModel(
         Raises:
             CheckpointError: no such folder or repository, a file is missing or damaged, or the weights do not
                 fit the config. Nothing is ever filled with random weights.
+            ValueError: another backend, or ONNX is to compute elsewhere than on a CPU.
         """
+        if backend not in ("torch", "onnx"):
+            raise ValueError(f"backend must be 'torch' or 'onnx', got {backend!r}")
         folder = find_checkpoint(id_or_path, revision, token, cache_dir, local_files_only)
         config = read_config(folder / CONFIG_NAME)
         if bits is not None and bits not in config.lengths:
@@ -327,7 +333,12 @@ class DSHModel(
         read_weights(folder / WEIGHTS_NAME, model.own_tensors())
         # Channels last is more than twice as fast on CPUs.
         model.to(memory_format=torch.channels_last)
-        return model.to(device or "cpu").eval()
+        model.to(device or "cpu").eval()
+        if backend == "onnx":
+            from dsh_hf.onnx_backend import use_onnx
+
+            use_onnx(model)
+        return model
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Give every tensor of the model once, by name: the shared convolutions under the sketch trunk's."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from dsh_hf.bulk import PART_ROWS
 from dsh_hf.cli.data_options import SOURCES
-from dsh_hf.cli.options import add_checkpoint, add_command, add_device, checked_device
+from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device
 
 
 def add_to(commands: Any) -> None:
@@ -18,6 +18,7 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--part-rows", type=int, default=PART_ROWS, metavar="N", help="pictures of one file of codes")
     sub.add_argument("--ray", metavar="ADDRESS", help="encode on a Ray cluster: its address, or auto")
     add_device(sub)
+    add_backend(sub)
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -27,7 +28,8 @@ def encode(arguments: argparse.Namespace) -> None:
 
     # A cluster's machines may have what this one lacks.
     here = "cpu" if arguments.ray else checked_device(arguments.device)
-    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits, device=here)
+    options = {"bits": arguments.bits, "device": here, "backend": arguments.backend}
+    model = DSHModel.from_pretrained(arguments.checkpoint, **options)
     manifest = encode_source(
         model,
         arguments.source,

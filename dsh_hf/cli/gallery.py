@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import SOURCES
-from dsh_hf.cli.options import add_checkpoint, add_command, add_device, checked_device
+from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device
 
 if TYPE_CHECKING:
     from dsh_hf import SketchRetriever
@@ -22,6 +22,7 @@ def add_to(commands: Any) -> None:
     sub.add_argument("--engine", default="exact", help="the search engine: exact, hnsw, faiss-ivf, ..., or a URL")
     sub.add_argument("--keep-outputs", action="store_true", help="keep float outputs, for search --rerank")
     add_device(sub)
+    add_backend(sub)
     sub.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
     sub = add_command(commands, search, "dsh-hf search cat.png --index photos.gallery --where label=cat")
@@ -53,7 +54,8 @@ def index(arguments: argparse.Namespace) -> None:
     if out.is_file() or out.resolve() == folder:
         raise ValueError(f"--out {out} is a file or the folder of the pictures: give another place for the gallery")
     rows = None if folder else open_source(arguments.source, streaming=True)
-    model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits, device=checked_device(arguments.device))
+    options = {"bits": arguments.bits, "device": checked_device(arguments.device), "backend": arguments.backend}
+    model = DSHModel.from_pretrained(arguments.checkpoint, **options)
     if (out / MANIFEST_NAME).is_file():
         retriever = SketchRetriever.load(out, model, engine=arguments.engine if "://" in arguments.engine else None)
         _check_same(retriever, folder, arguments)

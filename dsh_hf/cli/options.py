@@ -57,6 +57,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add ``--backend``."""
+    help_ = "what computes the networks; onnx is faster on processors (extra: onnx)"
+    parser.add_argument("--backend", choices=["torch", "onnx"], default="torch", help=help_)
+
+
 def checked_device(name: str) -> str:
     """Give the device's name back.
 
