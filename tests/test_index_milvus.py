@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from servers import milvus_address, milvus_url
+from servers import milvus_address, milvus_url, stop_milvus
 
 pymilvus = pytest.importorskip("pymilvus")
 
@@ -20,6 +20,13 @@ RNG = np.random.default_rng(0)
 FEW = pack_signs(RNG.normal(size=(10, 20)))
 CODES = FEW[RNG.integers(10, size=300)]  # thirty equal ones each
 QUERIES = np.concatenate([FEW[:2], pack_signs(RNG.normal(size=(3, 20)))])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def last_use():
+    """The tests before these may have used the server, none after them does."""
+    yield
+    stop_milvus()
 
 
 @pytest.fixture(scope="module")
