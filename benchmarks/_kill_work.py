@@ -1,4 +1,4 @@
-"""What is killed: training, indexing and saving, small enough that hundreds of runs take minutes."""
+"""What is killed: training, indexing, encoding and saving, small enough that hundreds of runs take minutes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,6 +93,29 @@ def index(pictures: Path) -> Work:
         status = main(["index", str(pictures / "images"), "--out", str(folder), "--checkpoint", str(checkpoint)])
         if status:
             raise RuntimeError(f"dsh-hf index ended with {status}")
+
+    return work
+
+
+def encode(pictures: Path) -> Work:
+    """Run ``dsh-hf encode`` on a folder of pictures; a step is a file of codes that is there."""
+    from dsh_hf.bulk import running
+    from dsh_hf.cli import main
+
+    checkpoint = pictures.parent / "checkpoint"
+    _model(0).save_pretrained(checkpoint)
+    write = running.write_atomically
+
+    def work(folder: Path, step: Callable[[], None]) -> None:
+        def noted(*given: Any) -> None:
+            write(*given)
+            step()
+
+        running.write_atomically = noted  # type: ignore[assignment]
+        given = [str(pictures / "images"), str(folder), "--checkpoint", str(checkpoint), "--part-rows", "6"]
+        status = main(["encode", *given])
+        if status:
+            raise RuntimeError(f"dsh-hf encode ended with {status}")
 
     return work
 

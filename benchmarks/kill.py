@@ -1,4 +1,4 @@
-"""Training, indexing and saving, killed at random moments: what was done stays, and the end is the same."""
+"""Training, indexing, encoding and saving, killed at random moments: what was done stays, and the end is the same."""
 
 import argparse
 import json
@@ -173,6 +173,20 @@ class _GalleryCheck(_Check):
         return set(map(str, kept)) <= set(map(str, self.result(folder)[0])) and not leftovers
 
 
+class _CodesCheck(_Check):
+    def result(self, folder: Path) -> Any:
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def kept(self, folder: Path, steps: int) -> Any:
+        times = {file: file.stat().st_mtime_ns for file in folder.glob("part-*.parquet")}
+        if len(times) < steps:
+            raise RuntimeError(f"{len(times)} files are kept of {steps}")
+        return times
+
+    def is_kept(self, folder: Path, kept: Any) -> bool:
+        return all(file.stat().st_mtime_ns == time for file, time in kept.items())
+
+
 def _train(place: Path, times: int, dice: random.Random) -> Result:
     work.draw_pictures(place / "pictures")
     return _run_to_the_end(work.train(place / "pictures"), times, dice, place, _TrainingCheck())
@@ -182,6 +196,11 @@ def _index(place: Path, times: int, dice: random.Random) -> Result:
     work.draw_pictures(place / "pictures", each=40)
     job = work.index(place / "pictures")
     return _run_to_the_end(job, times, dice, place, _GalleryCheck(place / "checkpoint"))
+
+
+def _encode(place: Path, times: int, dice: random.Random) -> Result:
+    work.draw_pictures(place / "pictures", each=40)
+    return _run_to_the_end(work.encode(place / "pictures"), times, dice, place, _CodesCheck())
 
 
 def _save_over_and_over(
@@ -240,4 +259,10 @@ def _save_indexes(place: Path, times: int, dice: random.Random) -> Result:
     return _save_over_and_over(work.indexes_to_save(), save, open_saved, place, times, dice)
 
 
-_KINDS = {"train": _train, "index": _index, "save_pretrained": _save_models, "index.save": _save_indexes}
+_KINDS = {
+    "train": _train,
+    "index": _index,
+    "encode": _encode,
+    "save_pretrained": _save_models,
+    "index.save": _save_indexes,
+}
