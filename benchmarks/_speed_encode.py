@@ -1,6 +1,7 @@
 """How fast pictures are encoded: end to end against the networks alone, and against other image encoders."""
 
 import copy
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -181,7 +182,7 @@ def measure_rivals(checkpoint: str, paths: Sequence[str], device: str, runs: int
         for name, architecture in RIVALS.items():
             network = _rival(architecture).to(device, kind)
             parts[name, dtype] = partial(_encode_with, network, paths, kind)
-    if device == "cpu":
+    if device == "cpu" and importlib.util.find_spec("onnxruntime"):
         other = DSHModel.from_pretrained(checkpoint, backend="onnx")
         parts[f"this model, {ONNX}", "float32"] = partial(other.encode_images, paths, show_progress_bar=False)
     taken = interleaved({f"{name}|{dtype}": part for (name, dtype), part in parts.items()}, runs)

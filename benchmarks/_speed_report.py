@@ -102,9 +102,9 @@ def print_growth(found: dict[str, Any]) -> None:
         )
 
 
-def print_memory(found: list[dict[str, float]]) -> None:
+def print_memory(found: list[dict[str, Any]]) -> None:
     """Print the peak memory of processes that encode."""
-    print("\npeak memory of a process that encodes")
+    print(f"\npeak memory of a process that encodes, backend {found[0]['backend']}")
     rows = [[f"{row['size']:,}", f"{row['memory']:,.0f}", f"{row['seconds']:,.0f}"] for row in found]
     print_table([["pictures", "MB", "seconds"], *rows])
     if len(found) > 1:
@@ -124,7 +124,7 @@ PRINTERS: dict[str, Callable[[Any], None]] = {
 def curves(found: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Give points of size and seconds, by what grows."""
     lists = {
-        "encode pictures": found["encode"],
+        f"encode pictures, {found['backend']}": found["encode"],
         "a query, codes of the model": found["search"]["codes"],
         "a query, codes at random": found["search"]["uniform"],
         "a round of code steps, rows": found["code_steps"]["rows"],

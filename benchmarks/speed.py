@@ -88,6 +88,7 @@ class Speed:
         """Measure how time grows with the size."""
         images, sketches, bits = self.codes.values()
         return {
+            "backend": self._set.backend,
             "encode": growth.measure_encoding_growth(
                 self._set.checkpoint, self._set.backend, self.listed, self._set.most
             ),
@@ -95,10 +96,14 @@ class Speed:
             "code_steps": growth.measure_code_steps(self._set.most_rows, self._set.runs),
         }
 
-    def memory(self) -> list[dict[str, float]]:
+    def memory(self) -> list[dict[str, Any]]:
         """Measure the peak of memory for growing numbers of pictures, but the least."""
         found = growth.measure_encoding_growth(self._set.checkpoint, self._set.backend, self.listed, self._set.most)
-        return [row for row in found if row["size"] >= min(growth.PICTURES[1], self._set.most)]
+        return [
+            row | {"backend": self._set.backend}
+            for row in found
+            if row["size"] >= min(growth.PICTURES[1], self._set.most)
+        ]
 
 
 def main(argv: Sequence[str]) -> None:

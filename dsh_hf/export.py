@@ -16,7 +16,7 @@ from dsh_hf.modeling import DSHModel
 
 LEAST_EQUAL = 0.995  # share of bits: an output that is nearly 0 may get the other sign
 _CHECKED = 32  # pictures of each kind that codes are compared on
-_MISSING = 'exporting needs ONNX: pip install "dsh-hf[onnx]"'
+MISSING = 'exporting needs ONNX: pip install "dsh-hf[onnx]"'
 
 
 class ExportError(ValueError):
@@ -71,7 +71,7 @@ def export_onnx(model: DSHModel, out: str | Path) -> list[Export]:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise ImportError(MISSING) from error
 
     if model.device.type != "cpu" or model.dtype != torch.float32:
         raise ExportError(f"the model is {model.dtype} on {model.device}: export it in float32 on the CPU")
@@ -90,7 +90,7 @@ def onnx_codes(path: str | Path, pixels: NDArray[np.floating]) -> Codes:
     try:
         from onnxruntime import InferenceSession
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise ImportError(MISSING) from error
 
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (outputs,) = session.run(None, {"pixels": np.asarray(pixels, np.float32)})

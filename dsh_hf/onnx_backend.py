@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsh_hf import __version__
-from dsh_hf.export import export_onnx
+from dsh_hf.export import MISSING, export_onnx
 from dsh_hf.modeling import DSHModel
 
 _NETWORKS = {"sketch_outputs": "sketch_encoder.onnx", "image_outputs": "image_encoder.onnx"}
@@ -26,7 +26,10 @@ class OnnxNetwork:
     """
 
     def __init__(self, content: bytes) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
+        try:
+            from onnxruntime import InferenceSession, SessionOptions
+        except ImportError as error:  # on another machine than the one that exported
+            raise ImportError(MISSING) from error
 
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -37,7 +40,8 @@ class OnnxNetwork:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Give outputs ``(n, bits)`` for pixels in 0..255, shape ``(n, 3, size, size)``."""
-        (outputs,) = self._session.run(None, {"pixels": pixels.float().cpu().contiguous().numpy()})
+        _check_device(pixels.device)
+        (outputs,) = self._session.run(None, {"pixels": pixels.float().contiguous().numpy()})
         return torch.from_numpy(outputs)
 
     def __reduce__(self) -> tuple[Callable[[bytes], "OnnxNetwork"], tuple[Any, ...]]:
@@ -52,20 +56,32 @@ def use_onnx(model: DSHModel) -> None:
         ImportError: ONNX or ONNX Runtime is not installed.
         ValueError: the model is not on the CPU.
     """
-    if model.device.type != "cpu":
-        raise ValueError(
-            f"backend='onnx' computes on the CPU, not on {model.device}: leave out one of backend and device"
-        )
-    with ExitStack() as stack:
-        folder = _kept_for(model) or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        try:
-            networks = _open(folder)
-        except Exception:  # not there yet, or damaged: ONNX Runtime's errors have no class of their own
-            _logger.warning("exporting the encoders to ONNX, once for this checkpoint and code length ...")
-            export_onnx(model, folder)
-            networks = _open(folder)
+    _check_device(model.device)
+    kept = _kept_for(model)
+    try:
+        networks = _open(kept) if kept else _export(model, None)
+    except ImportError:
+        raise
+    except Exception:  # not there yet, or damaged: ONNX Runtime's errors have no class of their own
+        networks = _export(model, kept)
     for name, network in networks.items():
         setattr(model, name, network)
+
+
+def _export(model: DSHModel, folder: Path | None) -> dict[str, OnnxNetwork]:
+    _logger.warning("exporting the encoders to ONNX, once for this checkpoint and code length ...")
+    if folder is not None:
+        with suppress(OSError):  # a folder that cannot be written, or a full disk
+            export_onnx(model, folder)
+            return _open(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        export_onnx(model, temporary)
+        return _open(Path(temporary))
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise ValueError(f"backend='onnx' computes on the CPU, not on {device}: leave out one of backend and device")
 
 
 def _open(folder: Path) -> dict[str, OnnxNetwork]:

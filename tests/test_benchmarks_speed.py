@@ -106,14 +106,15 @@ def test_growth_is_told_and_drawn(tmp_path, capsys):
     square = [{"size": size, "seconds": 1e-6 * size**2} for size in SIZES]
     flat = [{"size": size, "seconds": 0.5} for size in SIZES]
     found = {
+        "backend": "torch",
         "encode": linear,
         "search": {"codes": flat, "uniform": linear},
         "code_steps": {"rows": linear, "classes": linear[:1]},
     }
     PRINTERS["growth"](found)
-    assert "the steepest: encode pictures, exponent 1.00 (bar: 1, within 0.05, reached)" in capsys.readouterr().out
+    assert "the steepest: encode pictures, torch, exponent 1.00 (bar: 1, within 0.05, reached)" in capsys.readouterr().out
     PRINTERS["growth"](found | {"encode": square})
-    assert "the steepest: encode pictures, exponent 2.00 (bar: 1, within 0.05, missed)" in capsys.readouterr().out
+    assert "the steepest: encode pictures, torch, exponent 2.00 (bar: 1, within 0.05, missed)" in capsys.readouterr().out
     draw_growth(found, tmp_path / "speed.png")
     with Image.open(tmp_path / "speed.png") as picture:
         picture.verify()
@@ -121,7 +122,9 @@ def test_growth_is_told_and_drawn(tmp_path, capsys):
 
 @pytest.mark.parametrize(("most", "told"), [(1090, "9.0%"), (1200, "20.0%")])
 def test_memory_is_flat_or_not(capsys, most, told):
-    PRINTERS["memory"]([{"size": size, "memory": m, "seconds": 1} for size, m in ((10_000, 1000), (100_000, most))])
+    PRINTERS["memory"](
+        [{"size": size, "memory": m, "seconds": 1, "backend": "torch"} for size, m in ((10_000, 1000), (100_000, most))]
+    )
     verdict = "reached" if most == 1090 else "missed"
     assert f"{told} between the least and the most (bar: 10%, {verdict})" in capsys.readouterr().out
 

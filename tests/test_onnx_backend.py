@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from tiny_checkpoint import tiny_model
 
@@ -107,6 +108,19 @@ def test_no_place_to_keep_them_is_no_hindrance(checkpoint, exports, pictures, mo
     assert len(exports) == 1
 
 
+def test_a_place_that_cannot_be_written_is_no_hindrance(checkpoint, exports, pictures, monkeypatch):
+    export = onnx_backend.export_onnx
+
+    def refuse(model, folder):
+        if "assets" in str(folder):
+            raise OSError("no space left")
+        return export(model, folder)
+
+    monkeypatch.setattr(onnx_backend, "export_onnx", refuse)
+    monkeypatch.setattr(onnx_backend, "__version__", "another")  # whose encoders are not there yet
+    assert DSHModel.from_pretrained(checkpoint, backend="onnx").encode_images(pictures[0]).shape == (8,)
+
+
 def test_it_goes_along_into_other_processes(checkpoint, pictures):
     model = DSHModel.from_pretrained(checkpoint, backend="onnx")
     codes = model.encode_images(pictures)
@@ -131,6 +145,8 @@ def test_another_backend_is_refused(checkpoint):
 
 
 def test_it_computes_on_the_cpu_alone(checkpoint):
+    with pytest.raises(ValueError, match="backend='onnx' computes on the CPU, not on meta"):
+        DSHModel.from_pretrained(checkpoint, backend="onnx").image_outputs(torch.zeros(1, 3, 32, 32, device="meta"))
     with pytest.raises(ValueError, match="backend='onnx' computes on the CPU, not on meta"):
         DSHModel.from_pretrained(checkpoint, backend="onnx", device="meta")
 

@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(given)
     arguments.given = given
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Each request of the Hub's client would be a line of the log, too.
-    for library in ("httpx", "httpx2"):  # which of them it uses depends on its version
+    # They tell of each request (the Hub's client, one of the two by its version), and of each constant exported.
+    for library in ("httpx", "httpx2", "onnx_ir", "onnxscript"):
         logging.getLogger(library).setLevel(logging.WARNING)
     from dsh_hf.training_errors import TrainingError, told_out_of_memory
 

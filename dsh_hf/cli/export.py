@@ -1,7 +1,6 @@
 """``dsh-hf export``."""
 
 import argparse
-import logging
 from typing import Any
 
 from dsh_hf.cli.options import add_bits, add_command
@@ -20,8 +19,6 @@ def export(arguments: argparse.Namespace) -> None:
     from dsh_hf import DSHModel
     from dsh_hf.export import export_onnx
 
-    for library in ("onnx_ir", "onnxscript"):  # they tell of each constant
-        logging.getLogger(library).setLevel(logging.WARNING)
     model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits)
     for made in export_onnx(model, arguments.out):
         print(f"{made.path}: {made.path.stat().st_size / 1e6:.1f} MB, {made.equal:.2%} of the model's bits")
