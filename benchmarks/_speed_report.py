@@ -14,7 +14,8 @@ FLOAT16_BYTES = 2
 def print_encode(found: dict[str, Any]) -> None:
     """Print pictures a second, and end to end as a share of the networks alone."""
     for kind, part in found.items():
-        print(f"\nencode {kind}s: the networks alone, tensors ready, at the best batch size of each engine")
+        pictures = "sketches" if kind == "sketch" else "images"
+        print(f"\nencode {pictures}: the networks alone, tensors ready, at the best batch size of each engine")
         first = part["engines"][0]["per_second"]
         rows = [["engine", "batch", "a second", "x float32"]]
         for row in part["engines"]:
@@ -23,7 +24,7 @@ def print_encode(found: dict[str, Any]) -> None:
         print_table(rows)
         for line in part["remarks"]:
             print(line)
-        print(f"\nencode {kind}s: files in, packed codes out; in turns with the networks alone")
+        print(f"\nencode {pictures}: files in, packed codes out; in turns with the networks alone")
         print_table([["", "a second"], *([name, f"{rate:,.1f}"] for name, rate in part["per_second"].items())])
         for name, ratio in part["ratios"].items():
             bar = f" (bar: {END_TO_END}, {_verdict(ratio >= END_TO_END)})" if name.startswith("256") else ""

@@ -26,7 +26,8 @@ class Endpoints:
     ) -> tuple[list[tuple[Image.Image, str]], dict[str, Any]]:
         """Find the pictures nearest to a drawing in a picture file.
 
-        Gives small copies of them, with name and distance; and what was found, with ids, times and code length.
+        Gives small copies of them, with name and distance; and what was found, best first, with ids, distances, the
+        scores (cosines of float outputs) that they are ordered by, where these are kept, times and code length.
         """
         self._check(count, gallery)
         query, why_not = self._query_of_file(drawing)
@@ -34,7 +35,7 @@ class Endpoints:
         index = found.gallery.index
         told = {
             "hits": [
-                {"id": result.found.id, "name": result.name, "distance": result.distance}
+                {"id": result.found.id, "name": result.name, "distance": result.distance, "score": result.score}
                 for result in found.results
                 if not isinstance(result.found, OwnPicture)
             ],

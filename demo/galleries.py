@@ -217,7 +217,8 @@ def _open_kept(kept: Path | None, model: "DSHModel") -> "SketchRetriever | None"
 
     if kept:
         with suppress(ValueError, OSError):  # not there yet, or damaged
-            return SketchRetriever.load(kept, model)
+            retriever = SketchRetriever.load(kept, model)
+            return retriever if retriever.keep_outputs else None
     return None
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def results_html(answer: Answer) -> str:
-    """Give the status line, the facts, and the results as buttons, nearest first."""
+    """Give the status line, the facts, and the results as buttons, best first."""
     bits = answer.gallery.index.bits
     drawn = answer.query.drawn if answer.query else 0
     hits = "".join(_hit(place, result, bits) for place, result in enumerate(answer.results))

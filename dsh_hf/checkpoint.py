@@ -154,10 +154,10 @@ def finish_saving(folder: Path) -> None:
     if not saved.is_dir():
         return
     try:
-        for file in sorted(saved.iterdir()):
-            with suppress(FileNotFoundError):  # another process finishes it, too
-                file.replace(folder / file.name)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another process finishes it, too
+            for file in sorted(saved.iterdir()):
+                with suppress(FileNotFoundError):
+                    file.replace(folder / file.name)
             saved.rmdir()
     except OSError as error:
         raise CheckpointError(

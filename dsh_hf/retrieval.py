@@ -294,14 +294,14 @@ class SketchRetriever:
             PictureError: the sketch cannot be read, or is empty.
             RetrieverError: no picture has such metadata keys, or the gallery keeps no float outputs.
         """
-        _check_counts(k, rerank)  # before the networks run
+        self._check(k, rerank)  # before the networks run
         return self.search_outputs(self.model.embed_sketches(sketch), k, where=where, rerank=rerank)
 
     def search_image(
         self, picture: Picture, k: int = 10, *, where: Mapping[str, Any] | None = None, rerank: int = 0
     ) -> list[Hit]:
         """Find the ``k`` pictures nearest to a picture, nearest first; otherwise as :meth:`search`."""
-        _check_counts(k, rerank)
+        self._check(k, rerank)
         return self.search_outputs(self.model.embed_images(picture), k, where=where, rerank=rerank)
 
     def search_code(self, code: Codes, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
@@ -323,11 +323,14 @@ class SketchRetriever:
             k: how many to find.
             where: metadata that a hit must have.
             rerank: so many of the first hits are put in the order of the cosine of float outputs.
+
+        Raises:
+            ValueError: outputs of another shape.
         """
-        _check_counts(k, rerank)
-        if rerank and not self.keep_outputs:
-            raise RetrieverError("this gallery keeps no float outputs to re-rank by: build it with keep_outputs=True")
+        self._check(k, rerank)
         query = np.asarray(outputs, np.float32)
+        if query.shape != (self.index.bits,):
+            raise ValueError(f"outputs of one picture have the shape ({self.index.bits},), got {query.shape}")
         found = self._gallery.nearest(pack_signs(query), max(k, rerank), where)
         hits = to_hits(found, self.folder)
         return (rerank_hits(hits[:rerank], found[:rerank], query) + hits[rerank:])[:k]
@@ -417,7 +420,8 @@ class SketchRetriever:
     def _saver(self, path: str | os.PathLike | None) -> Callable[[], None] | None:
         return None if path is None else partial(self.save, path)
 
-
-def _check_counts(k: int, rerank: int) -> None:
-    if k < 1 or rerank < 0:
-        raise ValueError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
+    def _check(self, k: int, rerank: int) -> None:
+        if k < 1 or rerank < 0:
+            raise ValueError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
+        if rerank and not self.keep_outputs:
+            raise RetrieverError("this gallery keeps no float outputs to re-rank by: build it with keep_outputs=True")

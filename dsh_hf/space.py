@@ -68,7 +68,7 @@ def send_space(api: "HfApi", space: Path, space_id: str, model_id: str, *, priva
             repo_type="space",
             folder_path=space,
             commit_message=f"The demo, with {model_id}",
-            delete_patterns="dsh_hf/*",  # modules of an earlier version
+            delete_patterns=["dsh_hf/*", "openmoji-codes/*"],  # modules and codes of an earlier version
         )
     )
     check_arrived(api, space_id, commit.oid, space, files_to_send(space, _SUFFIXES), "space")

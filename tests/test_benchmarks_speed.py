@@ -112,9 +112,13 @@ def test_growth_is_told_and_drawn(tmp_path, capsys):
         "code_steps": {"rows": linear, "classes": linear[:1]},
     }
     PRINTERS["growth"](found)
-    assert "the steepest: encode pictures, torch, exponent 1.00 (bar: 1, within 0.05, reached)" in capsys.readouterr().out
+    assert (
+        "the steepest: encode pictures, torch, exponent 1.00 (bar: 1, within 0.05, reached)" in capsys.readouterr().out
+    )
     PRINTERS["growth"](found | {"encode": square})
-    assert "the steepest: encode pictures, torch, exponent 2.00 (bar: 1, within 0.05, missed)" in capsys.readouterr().out
+    assert (
+        "the steepest: encode pictures, torch, exponent 2.00 (bar: 1, within 0.05, missed)" in capsys.readouterr().out
+    )
     draw_growth(found, tmp_path / "speed.png")
     with Image.open(tmp_path / "speed.png") as picture:
         picture.verify()

@@ -172,6 +172,23 @@ def test_a_row_without_a_picture_is_named(model, tmp_path):
     assert found_in(tmp_path / "codes", model)[0] == ["rows/0"]
 
 
+def test_rows_name_no_files_beyond_their_source(model, tmp_path, store):
+    secret = write_folder(tmp_path / "photos", 1) / "a/0.png"
+    store.pipe_file("/bucket/near.png", picture(1))
+    store.pipe_file("/elsewhere/far.png", picture(2))
+    named = [str(secret), "memory://elsewhere/far.png", "memory://bucket/near.png"]
+    features = Features({"image": Image()})
+    rows = Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in named]}, features=features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    store.pipe_file("/bucket/rows.parquet", (tmp_path / "rows.parquet").read_bytes())
+    manifest = encode_source(model, "memory://bucket/rows.parquet", tmp_path / "codes")
+    assert list(manifest["skipped"]) == ["rows/0", "rows/1"]
+    assert manifest["skipped"]["rows/1"].endswith("far.png in place of a picture, which is not of this source")
+    assert found_in(tmp_path / "codes", model)[0] == ["rows/2"]
+    here = encode_source(model, str(tmp_path / "rows.parquet"), tmp_path / "of mine")
+    assert list(here["skipped"]) == ["rows/1", "rows/2"]
+
+
 def test_every_webdataset_tar_is_a_part(model, tmp_path):
     for shard in range(2):
         (tmp_path / "ab"[shard]).mkdir()
@@ -314,6 +331,17 @@ def test_a_process_that_was_killed(model, tmp_path):
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in codes.glob("part-*")}.items()
 
 
+def test_a_folder_is_the_same_by_any_path_and_another_one_by_the_same_path(model, tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        write_folder(tmp_path / place / "photos", 2)
+    monkeypatch.chdir(tmp_path / "here")
+    manifest = encode_source(model, "photos", tmp_path / "codes")
+    assert encode_source(model, "./photos", tmp_path / "codes") == manifest
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(CodesError, match="was begun with source"):
+        encode_source(model, "photos", tmp_path / "codes")
+
+
 def test_other_settings_are_refused_and_change_nothing(model, tmp_path):
     photos, codes = str(write_folder(tmp_path / "photos")), tmp_path / "codes"
     encode_source(model, photos, codes, part_rows=3)
@@ -369,8 +397,9 @@ def test_a_damaged_part_is_named_and_made_again(model, tmp_path):
     encode_source(model, photos, tmp_path / "codes")
     whole = part.read_bytes()
     part.write_bytes(whole[:-40])
-    with pytest.raises(CodesError, match=r"part-000000.parquet is missing or damaged .*: delete it and run dsh-hf enc"):
-        found_in(tmp_path / "codes", model)
+    for read in (lambda: found_in(tmp_path / "codes", model), lambda: encode_source(model, photos, tmp_path / "codes")):
+        with pytest.raises(CodesError, match=r"000000.parquet is missing or damaged .*: delete it and run dsh-hf enc"):
+            read()
     part.unlink()
     encode_source(model, photos, tmp_path / "codes")
     assert part.read_bytes() == whole

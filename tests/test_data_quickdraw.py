@@ -172,6 +172,11 @@ def test_a_single_dot_leaves_ink_in_the_middle():
     assert top + bottom == pytest.approx(63, abs=1)
 
 
+def test_a_stroke_without_points_draws_nothing():
+    with_one = render_strokes([[[0, 9], [0, 5]], [[], []]], size=32)
+    assert with_one.tobytes() == render_strokes([[[0, 9], [0, 5]]], size=32).tobytes()
+
+
 def test_times_of_raw_strokes_are_ignored():
     plain = render_strokes([[[0, 9], [0, 5]]], size=32)
     timed = render_strokes([[[0, 9], [0, 5], [0, 120]]], size=32)

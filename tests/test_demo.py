@@ -76,7 +76,8 @@ def test_a_bare_file_is_searched_with(client, gallery, model, tmp_path):
     pictures, answer = client.predict(handle_file(drawing), api_name="/search")
     hits = gallery.retriever.search(drawing, 12, rerank=200)
     rows = [(hit.id, Path(hit.id).parent.name, hit.distance) for hit in hits]
-    assert answer["hits"] == [{"id": key, "name": name, "distance": distance} for key, name, distance in rows]
+    assert [(hit["id"], hit["name"], hit["distance"]) for hit in answer["hits"]] == rows
+    assert [hit["score"] for hit in answer["hits"]] == pytest.approx([hit.score for hit in hits], abs=1e-5)
     captions = [f"{name} · {distance} {'bit' if distance == 1 else 'bits'}" for _, name, distance in rows]
     assert [picture["caption"] for picture in pictures] == captions
     assert Image.open(pictures[0]["image"]).size == (256, 171)  # a small copy

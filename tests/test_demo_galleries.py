@@ -71,6 +71,15 @@ def test_the_second_start_encodes_nothing(model, tmp_path, encoded):
     ]
 
 
+def test_a_kept_gallery_without_outputs_is_made_anew(model, tmp_path, encoded):
+    photos = make_photos(tmp_path / "photos")
+    kept = galleries._kept_for("galleries", str(photos.resolve()), model, "exact")
+    SketchRetriever.from_folder(photos, model).save(kept)
+    for _ in range(2):
+        assert galleries.open_folder(photos, model).retriever.keep_outputs
+    assert sum(encoded) == 3
+
+
 def test_encodes_what_is_new_and_forgets_what_is_gone(model, tmp_path, encoded):
     photos = make_photos(tmp_path / "photos")
     galleries.open_folder(photos, model)

@@ -13,7 +13,10 @@ from PIL import Image, ImageDraw
 from test_cli import TRAIN
 
 import dsh_hf
+from dsh_hf import DSHModel
 from dsh_hf.cli import _parser, main
+from dsh_hf.cli.train import _networks
+from dsh_hf.pretrained import load_checkpoint_weights
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "demo" / "README.md"]
@@ -118,8 +121,10 @@ def run(command):
     """Run a command of a document; give what it prints."""
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "train":  # as written it takes minutes
-        kept = [word for word in words if "model_card" not in word and word != "--start-from"]
-        words = [*kept, *TRAIN]
+        words = [*words, *TRAIN]
+        if "--start-from" in words:  # the networks of TRAIN are not the checkpoint's
+            place = words.index("--start-from")
+            del words[place : place + 2]
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
         status = main(words)
@@ -164,6 +169,15 @@ def test_five_minutes_with_your_own_photographs(place, monkeypatch):
         for block in blocks(FIVE_MINUTES, "python"):
             exec(compile(block, str(FIVE_MINUTES), "exec"), {})
     assert "boat.jpg" in told.getvalue()
+
+
+def test_the_training_that_is_told_goes_on_from_the_released_checkpoint():
+    (command,) = (command for command in told_commands(FIVE_MINUTES) if "--start-from" in command)
+    arguments = parsed(command)
+    config = _networks(arguments)
+    config.classes = ["cat", "owl"]
+    load_checkpoint_weights(DSHModel(config), str(ROOT / arguments.start_from))
+    assert config.mirror_sketches
 
 
 def test_the_version_is_the_same_wherever_it_is_told():

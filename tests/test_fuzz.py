@@ -32,6 +32,8 @@ FOUND = [
     ("cat.ndjson", b'{"key_id": "1", "drawing": [[[NaN, 0], [0, 1]]]}'),
     ("cat.ndjson", b'{"key_id": "1", "drawing": [[[%s, 0.5], [0, 1]]]}' % ENDLESS),
     ("cat.ndjson", DEEP),
+    ("cat.ndjson", b'{"key_id": "1", "drawing": [[[], []]]}'),
+    ("vectors.txt", b"3 " + b"9" * 5000 + b"\na 1\n"),
     ("config.json", b'{"bits": 64, "image_mean": [%s, 0, 0]}' % ENDLESS),
     ("config.json", DEEP),
     ("split.json", b'{"format": Infinity}'),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsh_hf.gallery.hits import rerank_hits, to_hits
-from dsh_hf.gallery.items import Item, check_ids, kept_outputs, matches, metadata_keys, metadata_text
+from dsh_hf.gallery.items import Item, RetrieverError, check_ids, kept_outputs, matches, metadata_keys, metadata_text
 
 
 def item(**metadata):
@@ -65,6 +65,14 @@ def test_outputs_of_another_shape_are_refused(shape):
 def test_ids_that_do_not_fit_are_refused(ids, metadata, message):
     with pytest.raises(ValueError, match=message):
         check_ids(ids, ["x.png", "y.png"], metadata)
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[]", "[" * 100_000])
+def test_damaged_metadata_is_told(text):
+    with pytest.raises(RetrieverError, match="the gallery holds damaged metadata"):
+        to_hits([("a.png", 0, Item(metadata=text))], None)
+    with pytest.raises(RetrieverError, match="the gallery holds damaged metadata"):
+        matches(Item(metadata=text), {"label": "cat"})
 
 
 def test_hits_are_put_in_the_order_of_the_cosine():

@@ -73,16 +73,24 @@ def begin(folder: Path, facts: dict[str, Any], parts: Iterable[Part]) -> list[Pa
 
 
 def finish(folder: Path, facts: dict[str, Any], count: int) -> dict[str, Any]:
-    """Write the manifest of a folder whose parts are all there, and give it."""
+    """Write the manifest of a folder whose parts are all there, and give it.
+
+    Raises:
+        CodesError: a part is damaged.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     parts = []
     skipped: dict[str, str] = {}
     for number in range(count):
         file = part_file(folder, number)
-        metadata = pq.read_metadata(file)
+        try:
+            metadata = pq.read_metadata(file)
+            skipped |= json.loads(metadata.metadata[_FACTS])["skipped"]
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(file, error) from error
         parts.append({"file": file.name, "codes": metadata.num_rows})
-        skipped |= json.loads(metadata.metadata[_FACTS])["skipped"]
     codes = sum(part["codes"] for part in parts)
     manifest = {**facts, "complete": True, "codes": codes, "skipped": skipped, "parts": parts}
     _write_manifest(folder, manifest)
@@ -158,13 +166,17 @@ def _read_part(file: Path, count: int, bits: int, fingerprint: str) -> CodesPart
         table = pq.read_table(file)
         facts = json.loads(table.schema.metadata[_FACTS])
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise CodesError(f"{file} is missing or damaged ({error}): delete it and {_WAY_OUT}") from error
+        raise _damaged(file, error) from error
     _check(file, facts, bits, fingerprint)
     if len(table) != count:
         raise CodesError(f"{file} holds {len(table)} codes, not {count}: delete it and {_WAY_OUT}")
     values = table["code"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     codes = values.reshape(-1, code_bytes(bits))
     return CodesPart(table["id"].to_pylist(), codes, table["source"].to_pylist())
+
+
+def _damaged(file: Path, error: Exception) -> CodesError:
+    return CodesError(f"{file} is missing or damaged ({error}): delete it and {_WAY_OUT}")
 
 
 def _check(place: Path, facts: dict[str, Any], bits: int, fingerprint: str) -> None:

@@ -69,7 +69,7 @@ def _parquet_rows(part: Part, place: str) -> Iterator[Candidate]:
             for key, picture in zip(ids, pictures, strict=True):
                 if part.start <= row < stop:
                     key = f"{_name(part)}/{row}" if key is None else str(key)
-                    yield _candidate(key, picture, f"{place}, row {row}")
+                    yield _candidate(key, picture, f"{place}, row {row}", part.root)
                 row += 1
 
 
@@ -85,12 +85,19 @@ def _groups_with(sizes: list[int], start: int, stop: int) -> tuple[list[int], in
     return groups, ends[groups[0]] - sizes[groups[0]] if groups else 0
 
 
-def _candidate(key: str, picture: Mapping[str, Any] | None, row: str) -> Candidate:
+def _candidate(key: str, picture: Mapping[str, Any] | None, row: str, root: str) -> Candidate:
     path = picture.get("path") if picture else None
     source = path if path and ("://" in path or os.path.isfile(path)) else None
     if picture is None or (picture.get("bytes") is None and path is None):
         return Candidate(key, None, Item(), f"{row} has no picture")
+    if picture.get("bytes") is None and not _may_be_read(path, root):
+        return Candidate(key, None, Item(), f"{row} names {path} in place of a picture, which is not of this source")
     return Candidate(key, path if picture.get("bytes") is None else picture, Item(source))
+
+
+def _may_be_read(path: str, root: str) -> bool:
+    """Tell whether a row may name this file: whoever made a data set could else have any address asked."""
+    return path.startswith(f"{root.rstrip('/')}/") if "://" in path else "://" not in root
 
 
 def _webdataset_rows(part: Part, place: str) -> Iterator[Candidate]:

@@ -59,7 +59,8 @@ def encode_source(
         raise ValueError(f"part_rows must be at least 1, got {part_rows}")
     folder = Path(out)
     facts = {"fingerprint": model.fingerprint, "bits": model.config.bits, "kind": "sketches" if sketches else "images"}
-    facts |= {"source": source, "part_rows": part_rows}
+    place = Path(source).expanduser()
+    facts |= {"source": str(place.resolve()) if place.exists() else source, "part_rows": part_rows}
     parts = begin(folder, facts, cut_source(source, part_rows))
     todo = {number: part for number, part in enumerate(parts) if not part_file(folder, number).is_file()}
     made_by = partial(_encode_here, model) if ray is None else partial(_encode_on_cluster, model, ray, worker_device)

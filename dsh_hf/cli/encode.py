@@ -5,7 +5,7 @@ from typing import Any
 
 from dsh_hf.bulk import PART_ROWS
 from dsh_hf.cli.data_options import SOURCES
-from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device
+from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device, opened_again
 
 
 def add_to(commands: Any) -> None:
@@ -42,4 +42,5 @@ def encode(arguments: argparse.Namespace) -> None:
     )
     told = f"{manifest['codes']} codes of {manifest['bits']} bits in {arguments.out} ({len(manifest['parts'])} files"
     told += f", {len(manifest['skipped'])} skipped: see codes.json)" if manifest["skipped"] else ")"
-    print(f"{told}; make a gallery of them with: dsh-hf index {arguments.out} --out GALLERY")
+    next_ = f"dsh-hf index {arguments.out} --out GALLERY{opened_again(arguments)}"
+    print(f"{told}; make a gallery of them with: {next_}")

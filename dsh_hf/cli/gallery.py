@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsh_hf.cli.data_options import SOURCES
-from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device
+from dsh_hf.cli.options import add_backend, add_checkpoint, add_command, add_device, checked_device, opened_again
 
 if TYPE_CHECKING:
     from dsh_hf import SketchRetriever
@@ -110,7 +110,7 @@ def _tell(retriever: "SketchRetriever", arguments: argparse.Namespace, changes: 
     there = " --engine URL" if "://" in arguments.engine else ""
     print(
         f"{len(retriever)} pictures in {Path(arguments.out)} ({told}); "
-        f"search with: dsh-hf search SKETCH --index {Path(arguments.out)}{there}"
+        f"search with: dsh-hf search SKETCH --index {Path(arguments.out)}{there}{opened_again(arguments)}"
     )
 
 

@@ -52,6 +52,13 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--checkpoint", required=True, metavar="X", help="folder or Hub id")
 
 
+def opened_again(arguments: argparse.Namespace) -> str:
+    """Give the options by which another command opens the same model, with a space before them."""
+    given = [] if arguments.checkpoint == str(RELEASED) else ["--checkpoint", arguments.checkpoint]
+    given += [] if arguments.bits is None else ["--bits", str(arguments.bits)]
+    return "".join(f" {shlex.quote(word)}" for word in given)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")

@@ -67,7 +67,7 @@ def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256
     Raises:
         ValueError: no points, x and y of different lengths, or numbers that are not finite.
     """
-    lines = [list(zip(xs, ys, strict=True)) for xs, ys, *_ in strokes]
+    lines = [line for xs, ys, *_ in strokes if (line := list(zip(xs, ys, strict=True)))]
     points = [point for line in lines for point in line]
     if not points:
         raise ValueError("the drawing has no points")
@@ -88,7 +88,7 @@ def render_strokes(strokes: Sequence[Sequence[Sequence[float]]], size: int = 256
     for line in lines:
         path = [(x * scale + shift_x, y * scale + shift_y) for x, y in line]
         draw.line(path, fill=0, width=pen, joint="curve")
-        for x, y in (path[0], path[-1]) if path else ():  # round ends, and the only ink of a dot
+        for x, y in (path[0], path[-1]):  # round ends, and the only ink of a dot
             draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=0)
     return picture.reduce(_OVERSAMPLING)
 

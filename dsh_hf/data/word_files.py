@@ -20,6 +20,7 @@ Vectors = dict[str, NDArray[np.float32]]
 _CHUNK = 1 << 20
 _LONGEST = 1 << 20  # bytes of a line, or of a word: more is no file of word vectors
 _MOST_DIMENSIONS = 1 << 16
+_MOST_DIGITS = 15
 _GZIP = b"\x1f\x8b"
 _FASTTEXT = struct.pack("<i", 793712314)
 _FASTTEXT_VERSIONS = (11, 12)
@@ -78,8 +79,9 @@ def _header(line: bytes) -> tuple[int, int] | None:
     fields = line.split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields):
         return None
-    count, dimensions = map(int, fields)
-    if not count or not 0 < dimensions <= _MOST_DIMENSIONS:
+    told = [field[:_MOST_DIGITS] for field in fields]  # Python reads no int of thousands of digits
+    count, dimensions = map(int, told)
+    if told != fields or not count or not 0 < dimensions <= _MOST_DIMENSIONS:
         raise _DamagedError(f"its first line announces {count} words of {dimensions} dimensions")
     return count, dimensions
 

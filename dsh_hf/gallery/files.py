@@ -145,6 +145,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     for key, kinds in _KINDS.items():
         if key in manifest and not isinstance(manifest[key], kinds):
             raise RetrieverError(f"{file} tells {key!r} as {manifest[key]!r}, which it cannot be: {_WAY_OUT}")
+    if not all(isinstance(key, str) for key in manifest.get("metadata", ())):
+        raise RetrieverError(f"{file} tells 'metadata' as {manifest['metadata']!r}, which it cannot be: {_WAY_OUT}")
     if manifest.get("format_version", 0) > FORMAT_VERSION:
         raise RetrieverError(f"{folder} was saved by a newer dsh_hf: upgrade with `pip install -U dsh-hf`")
     for key in ("engine", "index", "items", "folder", "skipped"):

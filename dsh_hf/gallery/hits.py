@@ -1,6 +1,5 @@
 """Search results, and their order by float outputs."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsh_hf.gallery.items import parse_metadata
 from dsh_hf.gallery.store import Found
 
 
@@ -39,7 +39,7 @@ def to_hits(found: Sequence[Found], folder: Path | None) -> list[Hit]:
         source = item.source
         if source is None and item.stamp is not None and folder is not None:
             source = os.path.join(folder, key)
-        hits.append(Hit(key, distance, source, json.loads(item.metadata)))
+        hits.append(Hit(key, distance, source, parse_metadata(item.metadata)))
     return hits
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dsh_hf.files import parse_json
 from dsh_hf.processing import Picture
 
 Items = dict[str, "Item"]  # by id
@@ -90,9 +91,22 @@ def _values(wanted: Any) -> list[Any]:
     return list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
 
 
-@lru_cache(maxsize=10_000)  # a gallery has few different labels
-def _parsed(metadata: str) -> dict[str, Any]:
-    return json.loads(metadata)
+def parse_metadata(text: str) -> dict[str, Any]:
+    """Give metadata of the text that :func:`metadata_text` made of it.
+
+    Raises:
+        RetrieverError: nothing of that kind.
+    """
+    try:
+        metadata = parse_json(text)
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise RetrieverError(f"the gallery holds damaged metadata, {text[:80]!r}: build it again with dsh-hf index")
+    return metadata
+
+
+_parsed = lru_cache(maxsize=10_000)(parse_metadata)  # a gallery has few different labels
 
 
 def check_ids(ids: Sequence[str], pictures: Sized, metadata: Sequence[Any] | None) -> None:
