@@ -110,6 +110,7 @@ def _export(model: DSHModel, sketches: bool, path: Path) -> Export:
             (torch.from_numpy(checked[:2]),),
             input_names=["pixels"],
             output_names=["outputs"],
+            dynamo=True,
             dynamic_shapes=({0: "n"},),
             verbose=False,
         )

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -137,7 +138,9 @@ def _known_to_datasets(source: str) -> tuple[str, list[str]]:
     builder = builder_of(place, options[0] if len(options) == 2 else None)
     files = builder.config.data_files or {}
     names = sorted(files[chosen_split(place, list(files), options)]) if files else []
-    return str(builder.base_path), names
+    # datasets 4.0 gives the web page of a data set on the Hub as its base, and its files at hf://.
+    on_the_hub = re.match(r"hf://datasets/[^@]+@[^/]+", "".join(names[:1]))
+    return on_the_hub[0] if on_the_hub else str(builder.base_path), names
 
 
 def _sorted_out(root: str, addresses: list[str]) -> tuple[Kind, str, list[str]]:
