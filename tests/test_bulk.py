@@ -176,7 +176,7 @@ def test_rows_name_no_files_beyond_their_source(model, tmp_path, store):
     secret = write_folder(tmp_path / "photos", 1) / "a/0.png"
     store.pipe_file("/bucket/near.png", picture(1))
     store.pipe_file("/elsewhere/far.png", picture(2))
-    named = [str(secret), "memory://elsewhere/far.png", "memory://bucket/near.png"]
+    named = [str(secret), "memory:///elsewhere/far.png", "memory:///bucket/near.png"]
     features = Features({"image": Image()})
     rows = Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in named]}, features=features)
     rows.to_parquet(tmp_path / "rows.parquet")

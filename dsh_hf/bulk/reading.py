@@ -90,7 +90,7 @@ def _candidate(key: str, picture: Mapping[str, Any] | None, row: str, root: str)
     source = path if path and ("://" in path or os.path.isfile(path)) else None
     if picture is None or (picture.get("bytes") is None and path is None):
         return Candidate(key, None, Item(), f"{row} has no picture")
-    if picture.get("bytes") is None and not _may_be_read(path, root):
+    if picture.get("bytes") is None and not _may_be_read(str(path), root):
         return Candidate(key, None, Item(), f"{row} names {path} in place of a picture, which is not of this source")
     return Candidate(key, path if picture.get("bytes") is None else picture, Item(source))
 

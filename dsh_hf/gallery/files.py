@@ -34,6 +34,7 @@ _OURS = re.compile(
 # What of a manifest is used without a further look.
 _KINDS: dict[str, type | UnionType] = {
     "format_version": int,
+    "engine": str,
     "folder": str | None,
     "skipped": dict,
     "metadata": list,
@@ -145,15 +146,13 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     for key, kinds in _KINDS.items():
         if key in manifest and not isinstance(manifest[key], kinds):
             raise RetrieverError(f"{file} tells {key!r} as {manifest[key]!r}, which it cannot be: {_WAY_OUT}")
-    if not all(isinstance(key, str) for key in manifest.get("metadata", ())):
-        raise RetrieverError(f"{file} tells 'metadata' as {manifest['metadata']!r}, which it cannot be: {_WAY_OUT}")
     if manifest.get("format_version", 0) > FORMAT_VERSION:
         raise RetrieverError(f"{folder} was saved by a newer dsh_hf: upgrade with `pip install -U dsh-hf`")
     for key in ("engine", "index", "items", "folder", "skipped"):
         if key not in manifest:
             raise RetrieverError(f"{file} lacks {key!r}: {_WAY_OUT}")
-    if not isinstance(manifest["engine"], str):
-        raise RetrieverError(f"{file} names the engine {manifest['engine']!r}, which is no text: {_WAY_OUT}")
+    if not all(isinstance(key, str) for key in manifest.get("metadata", [])):
+        raise RetrieverError(f"{file} tells 'metadata' as {manifest['metadata']!r}, which it cannot be: {_WAY_OUT}")
     for name in filter(None, (manifest["index"], manifest["items"])):
         if not isinstance(name, str) or re.search(r"[/\\]|^[.]", name):
             raise RetrieverError(f"{file} names {name!r}, which is no file beside it: {_WAY_OUT}")

@@ -23,7 +23,7 @@ from dsh_hf.gallery.files import (
     write_gallery,
 )
 from dsh_hf.gallery.items import Item, RetrieverError, matches, metadata_keys
-from dsh_hf.index import engine_class, open_index
+from dsh_hf.index import ENGINES, open_index
 
 if TYPE_CHECKING:
     from dsh_hf.index.servers import ServerIndex
@@ -208,10 +208,8 @@ class Gallery:
         elif engine is not None and engine != saved:
             given = without_password(engine)
             raise RetrieverError(f"{path} was saved with the engine {saved!r}: open it without engine={given!r}")
-        try:
-            engine_class(saved)
-        except ValueError as error:
-            raise RetrieverError(f"{path} was saved with an engine that is not known here: {error}") from error
+        elif saved not in ENGINES:
+            raise RetrieverError(f"{path} was saved with the engine {saved!r}, which this version of dsh_hf has not")
         file = None if is_url(saved) else checked_file(path, manifest, "index")
         gallery = cls(engine or saved, bits, fingerprint, manifest.get("keep_outputs", False), file)
         gallery.items = read_items(checked_file(path, manifest, "items"))
