@@ -90,8 +90,9 @@ class Endpoints:
         if not drawing:
             return None, HINT
         try:
-            return encode_drawing(self.events.networks, *check_upload(drawing)), ""
+            path, name = check_upload(drawing)
+            return encode_drawing(self.events.networks, path, name), ""
         except EmptySketchError:
-            return None, HINT
+            return None, f"{name} is empty: no ink was found on it."
         except (UploadError, PictureError) as error:
             return None, str(error)

@@ -95,11 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--retriever", metavar="DIR", help="what SketchRetriever.save wrote; several times too", **several)
     add("--engine", choices=["exact", "hnsw"], default="exact", help="the search engine")
     add("--host", help="address to listen on; 127.0.0.1 where left out")
-    add("--port", type=int, help="port to listen on; the first free one from 7860 where left out")
+    add("--port", type=_port, metavar="PORT", help="port to listen on; the first free one from 7860 where left out")
     add("--share", action="store_true", help="make a public link, by Gradio's service")
     help_ = f"encode OpenMoji into {OPENMOJI_CODES.name}/, and stop"
     add("--write-openmoji-codes", action="store_true", help=help_)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

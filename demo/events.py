@@ -18,6 +18,7 @@ from uploads import OwnPicture, UploadError, add_own, check_upload, find_upload
 if TYPE_CHECKING:
     from dsh_hf import DSHModel
 
+TOLD = 3  # files that are not added
 CHANGED = "<p>The results have changed: close this, and click again.</p>"
 
 
@@ -69,9 +70,12 @@ class Events:
         import gradio as gr
 
         try:
-            own = add_own(own, [find_upload(one) for one in sent or []], self.networks.embed_images)
+            own, faults = add_own(own, [find_upload(one) for one in sent or []], self.networks.embed_images)
         except UploadError as error:
-            gr.Warning(escape(str(error)))
+            faults = [str(error)]
+        if faults:
+            more = f", and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
+            gr.Warning(escape(f"Not added: {'; '.join(faults[:TOLD])}{more}"))
         return own, pictures_html([(picture.name, picture.thumbnail) for picture in own])
 
     def why(self, answer: Answer | None) -> str:
@@ -92,7 +96,7 @@ class Events:
             picture = as_jpeg(open_result(self.networks, answer, result))
         except (OSError, ValueError):
             picture = None
-        return _new(opened_html(result.name, picture, self._why(answer, result)))
+        return _new(opened_html(result.name, result.key, picture, self._why(answer, result)))
 
     def gallery(self, title: str | None) -> Gallery:
         """Give a gallery by its title, the first one for an unknown title."""
@@ -114,7 +118,7 @@ class Events:
         try:
             query = encode_drawing(self.networks, drawing, name, drawn)
         except EmptySketchError:
-            return self._shown(title, own, None, count)
+            return self._shown(title, own, None, count, HINT if drawn else f"{name} is empty: no ink was found on it.")
         except PictureError as error:
             return self._shown(title, own, None, count, str(error))
         return self._shown(title, own, query, count)

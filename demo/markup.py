@@ -49,14 +49,15 @@ def why_html(answer: Answer, result: Result, sketch: bytes, token: bytes | None,
     )
 
 
-def opened_html(name: str, picture: bytes | None, why: str) -> str:
-    """Give what is shown of a result that was opened."""
+def opened_html(name: str, key: str, picture: bytes | None, why: str) -> str:
+    """Give what is shown of a result that was opened; ``key`` is its id in the gallery, such as a file's path."""
     shown = (
         f'<img class="original" src="{as_address(picture)}" alt="{escape(name)}">'
         if picture
         else "<p>The picture is not here.</p>"
     )
-    return f"<h2>{escape(name)}</h2>{shown}{why}"
+    told = "" if key == name else f"<p>{escape(key.encode(errors='replace').decode())}</p>"
+    return f"<h2>{escape(name)}</h2>{told}{shown}{why}"
 
 
 def pictures_html(pictures: Sequence[tuple[str, bytes]]) -> str:

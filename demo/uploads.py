@@ -118,7 +118,7 @@ def add_own(
     own: Sequence[OwnPicture],
     files: Sequence[tuple[Path, str]],
     embed: "Callable[[Sequence[Picture]], np.ndarray]",
-) -> tuple[OwnPicture, ...]:
+) -> tuple[tuple[OwnPicture, ...], list[str]]:
     """Take up a visitor's pictures; their files are not needed any more, and are deleted with all uploads.
 
     Not here: whoever sends the same picture at the same time has the same file.
@@ -128,26 +128,32 @@ def add_own(
         files: path and name of each, as :func:`find_upload` gives them.
         embed: gives the float outputs of pictures.
 
-    Raises:
-        UploadError: there would be too many, or one cannot be used; none is taken up then.
+    Returns:
+        The visitor's pictures, and what is wrong with each that is not among them.
     """
     from dsh_hf.processing import PictureError, open_picture
 
-    if len(own) + len(files) > MOST_OWN:
-        raise UploadError(f"{MOST_OWN} pictures of your own at most: {len(own)} are here, {len(files)} more came")
-    pictures = []
+    names: list[str] = []
+    pictures: list[Image.Image] = []
+    faults: list[str] = []
     for path, name in files:
-        _check_picture(path, name)
         try:
+            if len(own) + len(pictures) == MOST_OWN:
+                raise UploadError(f"{name} is one too many: {MOST_OWN} pictures of your own at most")
+            _check_picture(path, name)
             pictures.append(small_copy(open_picture(path, least_size=OWN_SIZE), OWN_SIZE))
+            names.append(name)
+        except UploadError as error:
+            faults.append(str(error))
         except (PictureError, OSError) as error:
-            raise UploadError(str(error).replace(str(path), name)) from error
-    embedded = embed(pictures)
+            faults.append(str(error).replace(str(path), name))
+    if not pictures:
+        return tuple(own), faults
     new = [
         OwnPicture(name, outputs, as_jpeg(picture), as_jpeg(small_copy(picture, THUMBNAIL)))
-        for (_, name), outputs, picture in zip(files, embedded, pictures, strict=True)
+        for name, outputs, picture in zip(names, embed(pictures), pictures, strict=True)
     ]
-    return (*own, *new)
+    return (*own, *new), faults
 
 
 def _too_many(name: str) -> str:

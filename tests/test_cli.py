@@ -194,6 +194,17 @@ def test_a_data_set_is_indexed_once_and_searched_by_picture_and_label(run, sketc
     hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(hits) == 5
     assert {hit["metadata"]["label"] for hit in hits} == {"door"}
+    given[given.index("label=door")] = "label=unicorn"
+    assert main(given) == 0
+    assert capsys.readouterr().err.strip() == "no picture has label=unicorn"
+
+
+def test_a_photograph_that_is_taken_for_a_drawing_is_told_how_to_search(run, sketchy, tmp_path, capsys):
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
+    checkpoint = ["--checkpoint", str(run / "checkpoint")]
+    assert main(["index", str(sketchy / "256x256/photo"), "--out", str(tmp_path / "gallery"), *checkpoint]) == 0
+    assert main(["search", str(tmp_path / "blank.png"), "--index", str(tmp_path / "gallery"), *checkpoint]) == 2
+    assert capsys.readouterr().err.strip().endswith("; to search by a photograph give --image")
 
 
 @pytest.mark.parametrize(

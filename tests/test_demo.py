@@ -1,6 +1,7 @@
 """The demo's page as programs see it: its two endpoints, what it serves, and its command line."""
 
 import base64
+import re
 import time
 from pathlib import Path
 
@@ -119,13 +120,21 @@ def test_the_endpoints_are_documented(client):
     assert "code" in endpoints["/encode"]["description"]
 
 
-def test_an_empty_drawing_gives_a_hint(client, tmp_path):
+def test_an_empty_drawing_is_told_and_none_gives_a_hint(client, tmp_path):
     Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
-    for drawing in (handle_file(tmp_path / "empty.png"), None):
+    empty = "empty.png is empty: no ink was found on it."
+    for drawing, message in ((handle_file(tmp_path / "empty.png"), empty), (None, HINT)):
         pictures, answer = client.predict(drawing, 2, api_name="/search")
-        assert (pictures, answer["hits"], answer["message"]) == ([], [], HINT)
-        with pytest.raises(Exception, match="Draw something"):
+        assert (pictures, answer["hits"], answer["message"]) == ([], [], message)
+        with pytest.raises(Exception, match=re.escape(message)):
             client.predict(drawing, api_name="/encode")
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "-1", "http"])
+def test_a_port_that_is_none_is_refused_at_once(port, capsys):
+    with pytest.raises(SystemExit):
+        app._parser().parse_args([f"--port={port}"])
+    assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

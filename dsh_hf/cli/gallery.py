@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,7 @@ def _check_same(retriever: "SketchRetriever", folder: Path | None, arguments: ar
 def search(arguments: argparse.Namespace) -> None:
     """Print the pictures nearest to a sketch: Hamming distance and place."""
     from dsh_hf import DSHModel, SketchRetriever
+    from dsh_hf.processing import EmptySketchError
 
     where = _conditions(arguments.where or [])
     model = DSHModel.from_pretrained(arguments.checkpoint, bits=arguments.bits)
@@ -137,7 +139,13 @@ def search(arguments: argparse.Namespace) -> None:
     else:
         retriever = SketchRetriever.from_pretrained(arguments.index, model)
     find = retriever.search_image if arguments.image else retriever.search
-    for hit in find(arguments.sketch, arguments.k, where=where or None, rerank=arguments.rerank):
+    try:
+        hits = find(arguments.sketch, arguments.k, where=where or None, rerank=arguments.rerank)
+    except EmptySketchError as error:
+        raise ValueError(f"{error}; to search by a photograph give --image") from error
+    if not hits:
+        print(f"no picture has {' and '.join(arguments.where or [])}", file=sys.stderr)
+    for hit in hits:
         if arguments.json:
             about = {"id": hit.id, "distance": hit.distance, "source": hit.source, "metadata": dict(hit.metadata)}
             print(json.dumps(about, ensure_ascii=False))
