@@ -65,21 +65,21 @@ def measure_encoding(checkpoint: str, files: Mapping[str, Sequence[str]], device
         if ONNX in best:
             models[ONNX] = _with_onnx(model)
         parts: dict[str, tuple[Callable[[], Any], int]] = {}
-        for dtype, given in models.items():
-            batch = best[dtype]["batch"]
+        for engine, given in models.items():
+            batch = best[engine]["batch"]
             encode = given.encode_images if kind == "image" else given.encode_sketches
-            parts[f"networks alone, {dtype}"] = partial(alone(given, kind, batch), len(small)), len(small)
+            parts[f"networks alone, {engine}"] = partial(alone(given, kind, batch), len(small)), len(small)
             for size, paths in (("256", small), ("12M", large)):
                 run = partial(encode, paths, batch_size=batch, show_progress_bar=False)
-                parts[f"files of {size} to codes, {dtype}"] = run, len(paths)
+                parts[f"files of {size} to codes, {engine}"] = run, len(paths)
         prepare = model._prepare_image if kind == "image" else model._prepare_sketch
         for size, paths in (("256", small), ("12M", large)):
             parts[f"decoding alone, {size}"] = partial(_drain, paths, prepare), len(paths)
         taken = interleaved({name: run for name, (run, _) in parts.items()}, runs)
         rates = {name: count / taken[name].seconds for name, (_, count) in parts.items()}
         ratios = {
-            f"{size}, {dtype}": rates[f"files of {size} to codes, {dtype}"] / rates[f"networks alone, {dtype}"]
-            for dtype in models
+            f"{size}, {engine}": rates[f"files of {size} to codes, {engine}"] / rates[f"networks alone, {engine}"]
+            for engine in models
             for size in ("256", "12M")
         }
         codes = {name: (m.encode_images if kind == "image" else m.encode_sketches)(small) for name, m in models.items()}

@@ -206,9 +206,9 @@ def _gallery_results(gallery: Gallery, hits: "Sequence[Hit]") -> list[Result]:
 def _own_results(own: Sequence[OwnPicture], query: Query, scored: bool) -> list[Result]:
     import numpy as np
 
-    results = []
+    results, code = [], query.code
     for picture in own:
-        distance = int(np.bitwise_count(code_of_outputs(picture.outputs) ^ query.code).sum())
+        distance = int(np.bitwise_count(code_of_outputs(picture.outputs) ^ code).sum())
         score = cosine(picture.outputs, query.outputs) if scored else None
         results.append(Result(picture.name, distance, picture.thumbnail, picture, score))
     return results

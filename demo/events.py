@@ -18,7 +18,7 @@ from uploads import OwnPicture, UploadError, add_own, check_upload, find_upload
 if TYPE_CHECKING:
     from dsh_hf import DSHModel
 
-TOLD = 3  # files that are not added
+TOLD = 3  # reasons why files are not added, in one message
 CHANGED = "<p>The results have changed: close this, and click again.</p>"
 
 

@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from answers import Answer, Result
+from galleries import readable
 from pictures import as_address
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def opened_html(name: str, key: str, picture: bytes | None, why: str) -> str:
         if picture
         else "<p>The picture is not here.</p>"
     )
-    told = "" if key == name else f"<p>{escape(key.encode(errors='replace').decode())}</p>"
+    told = "" if key == name else f"<p>{escape(readable(key))}</p>"
     return f"<h2>{escape(name)}</h2>{told}{shown}{why}"
 
 

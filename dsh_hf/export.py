@@ -102,11 +102,11 @@ def _export(model: DSHModel, sketches: bool, path: Path) -> Export:
 
     config = model.config
     size = config.sketch_size if sketches else config.image_size
-    checked = _check_pixels(size, sketches)
+    checked, encoder = _check_pixels(size, sketches), _Encoder(model, sketches).eval()
     try:
         # The batch is told apart from a constant by being neither 0 nor 1.
         program = torch.onnx.export(
-            _Encoder(model, sketches).eval(),
+            encoder,
             (torch.from_numpy(checked[:2]),),
             input_names=["pixels"],
             output_names=["outputs"],
@@ -122,7 +122,8 @@ def _export(model: DSHModel, sketches: bool, path: Path) -> Export:
     about = {"bits": config.bits, "fingerprint": model.fingerprint, "size": size}
     about |= {"kind": "sketches" if sketches else "images", "pixels": "0..255, RGB", "dsh_hf": __version__}
     onnx.helper.set_model_props(proto, {name: str(value) for name, value in about.items()})
-    expected = pack_signs(_outputs(model, sketches, checked))
+    with torch.inference_mode():
+        expected = pack_signs(encoder(torch.from_numpy(checked)).numpy())
     with replaced_atomically(path) as temporary:
         onnx.save(proto, str(temporary))
         differing = np.bitwise_count(expected ^ onnx_codes(temporary, checked)).sum()
@@ -132,11 +133,6 @@ def _export(model: DSHModel, sketches: bool, path: Path) -> Export:
                 f"{path.name} gives {equal:.2%} of the model's bits, less than {LEAST_EQUAL:.1%}: not kept"
             )
     return Export(path, equal)
-
-
-def _outputs(model: DSHModel, sketches: bool, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        return _Encoder(model, sketches).eval()(torch.from_numpy(pixels)).numpy()
 
 
 def _check_pixels(size: int, sketches: bool) -> NDArray[np.float32]:

@@ -57,23 +57,23 @@ def use_onnx(model: DSHModel) -> None:
         ValueError: the model is not on the CPU.
     """
     _check_device(model.device)
-    kept = _kept_for(model)
-    try:
-        networks = _open(kept) if kept else _export(model, None)
-    except ImportError:
-        raise
-    except Exception:  # not there yet, or damaged: ONNX Runtime's errors have no class of their own
-        networks = _export(model, kept)
-    for name, network in networks.items():
+    for name, network in (_opened(model) or _exported(model)).items():
         setattr(model, name, network)
 
 
-def _export(model: DSHModel, folder: Path | None) -> dict[str, OnnxNetwork]:
+def _opened(model: DSHModel) -> dict[str, OnnxNetwork] | None:
+    """Open what was kept; ``None`` where it is not there, or damaged."""
+    with suppress(Exception):  # ONNX Runtime's errors have no class of their own
+        return _open(_kept_for(model))
+    return None
+
+
+def _exported(model: DSHModel) -> dict[str, OnnxNetwork]:
     _logger.warning("exporting the encoders to ONNX, once for this checkpoint and code length ...")
-    if folder is not None:
-        with suppress(OSError):  # a folder that cannot be written, or a full disk
-            export_onnx(model, folder)
-            return _open(folder)
+    with suppress(OSError):  # a home that is read-only, a full disk
+        folder = _kept_for(model)
+        export_onnx(model, folder)
+        return _open(folder)
     with tempfile.TemporaryDirectory() as temporary:
         export_onnx(model, temporary)
         return _open(Path(temporary))
@@ -88,11 +88,15 @@ def _open(folder: Path) -> dict[str, OnnxNetwork]:
     return {name: OnnxNetwork((folder / file).read_bytes()) for name, file in _NETWORKS.items()}
 
 
-def _kept_for(model: DSHModel) -> Path | None:
-    """Give the folder to keep exported encoders in, ``None`` where there can be none."""
+def _kept_for(model: DSHModel) -> Path:
+    """Give the folder to keep exported encoders in.
+
+    Raises:
+        OSError: there can be none.
+    """
     from huggingface_hub import cached_assets_path
 
     try:
         return cached_assets_path("dsh-hf", "onnx", f"{model.fingerprint}-{model.config.bits}-{__version__}")
-    except (OSError, ValueError):  # a home that is read-only, or a file where a folder should be
-        return None
+    except ValueError as error:  # a file where a folder should be
+        raise OSError(str(error)) from error
